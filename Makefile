@@ -1,0 +1,65 @@
+# Everything a newcomer or CI does, by name. `make help` lists it.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+PACKAGES := schemas connectors streams sinks tillstream
+
+# The stamps carry the content's checksum: a changed lock is installed, a touched one is not.
+LOCKED := .venv/.locked-$(shell cksum < requirements/dev.txt | cut -d ' ' -f 1)
+INSTALLED := .venv/.installed-$(shell cat requirements/dev.txt pyproject.toml | cksum | cut -d ' ' -f 1)
+
+.PHONY: help setup demo test coverage check format bench docs lock clean
+
+help: ## List what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(INSTALLED) ## Make .venv from the hashed lock, with Tillstream in it (done once)
+
+$(LOCKED):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Tillstream needs Python 3.11 or newer; name one: make PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes -r requirements/dev.txt
+	@rm -f .venv/.locked-* && touch $@
+
+$(INSTALLED): $(LOCKED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@rm -f .venv/.installed-* && touch $@
+
+demo: setup ## Start Kafka, PostgreSQL and Tillstream, feed them the samples (ONCE=1: and stop)
+	$(BIN)/till demo $(if $(ONCE),--once) $(ARGS)
+
+test: setup ## Run every test, on a real Kafka and a real PostgreSQL
+	$(BIN)/python -m pytest $(ARGS)
+
+coverage: setup ## Run every test and print how much of the code they reach
+	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered $(ARGS)
+
+check: setup ## Lint, format, types, the import contract
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(addprefix -p ,$(PACKAGES))
+	$(BIN)/lint-imports
+
+format: setup ## Rewrite the code as `make check` wants it
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup ## Measure (QUICK=1: at most five minutes)
+	$(BIN)/python -m bench $(if $(QUICK),--quick) $(ARGS)
+
+docs: setup ## Write the generated pages anew
+	$(BIN)/python -m tillstream.docs $(ARGS)
+
+lock: ## Resolve the locks anew (needs uv)
+	uv pip compile pyproject.toml -o requirements/runtime.txt --quiet $(LOCK_OPTIONS)
+	uv pip compile pyproject.toml -o requirements/dev.txt --quiet --all-extras $(LOCK_OPTIONS)
+
+LOCK_OPTIONS = --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade
+
+clean: ## Remove what the tools made; .venv and data stay
+	rm -rf dist htmlcov .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
