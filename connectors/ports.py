@@ -1,0 +1,100 @@
+"""What the runner needs from the world, as protocols. `streams/` and `tillstream/` implement them; `wiring.py` joins them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID
+
+from schemas.checkpoint import Checkpoint, Counts
+from schemas.letter import DeadLetter
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One encoded event: the Kafka key decides the partition, and so the order."""
+
+    key: bytes
+    value: bytes
+    headers: Sequence[tuple[str, bytes]]
+
+
+class Publisher(Protocol):
+    """Puts events on the events topic."""
+
+    async def publish(self, messages: Sequence[Message]) -> None:
+        """
+        Return once the broker acknowledged every message (`acks=all`), in order within a key.
+
+        Raises:
+            BrokerUnavailable: retry; some of the messages may be in the log. RecordRejected: `too_large`; nothing was sent.
+        """
+        ...
+
+
+class DeadLetters(Protocol):
+    """Puts letters on the dead-letter topic."""
+
+    async def dead_letter(self, letters: Sequence[DeadLetter]) -> None:
+        """
+        Return once the broker acknowledged every letter.
+
+        Raises:
+            DeadLetterUnavailable: retry.
+        """
+        ...
+
+
+class CheckpointStore(Protocol):
+    """Where tasks stand. Fed through the state topic; reading it shows what was applied at or before the last `save`."""
+
+    async def load(self, connector_id: UUID) -> Mapping[str, Checkpoint]:
+        """The newest checkpoint of every task of the connector, by task key."""
+        ...
+
+    async def save(self, checkpoint: Checkpoint) -> None:
+        """
+        Return once the broker acknowledged the checkpoint.
+
+        Raises:
+            BrokerUnavailable: retry. Fenced: a newer epoch owns the connector.
+        """
+        ...
+
+
+class RunLog(Protocol):
+    """Run rows, as operators see them. Raises SinkUnavailable (retry) while the database is away."""
+
+    async def open(self, connector_id: UUID, *, triggered_by: str, run_type: str) -> UUID:
+        """Start a run; it is RUNNING until the monitor closes it, or `fail` does."""
+        ...
+
+    async def progress(self, run_id: UUID, counts: Counts) -> None:
+        """Store what was read so far; also the run's heartbeat."""
+        ...
+
+    async def finish_reading(self, run_id: UUID, counts: Counts) -> None:
+        """The source side is through; the monitor ends the run once the sink has confirmed the balance."""
+        ...
+
+    async def fail(self, run_id: UUID, counts: Counts, *, reason: str) -> None:
+        """End the run FAILED: it could not read or publish."""
+        ...
+
+
+class Clock(Protocol):
+    """Time, so that tests can drive it."""
+
+    def now(self) -> datetime:
+        """The wall clock, aware, UTC."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that never go back."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Let `seconds` pass."""
+        ...

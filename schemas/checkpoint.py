@@ -1,0 +1,81 @@
+"""
+Checkpoint: where one task of one connector stands, published to the compacted state topic after the broker's acks.
+
+A cursor in a checkpoint is never ahead of what the broker acknowledged. Of two, the one with the greater (epoch, seq) holds.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from schemas.identity import DIGEST_MODULUS
+from schemas.payment import Instant
+
+
+class Counts(BaseModel):
+    """
+    What the source side of a run counted so far, with the digest sum of the event ids at each hop.
+
+    read = published + rejected + filtered, in records and in sums.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    read: int = Field(0, ge=0)
+    published: int = Field(0, ge=0)
+    rejected: int = Field(0, ge=0)
+    filtered: int = Field(0, ge=0)
+    skipped: int = Field(0, ge=0, description="Objects skipped as already known; no part of `read`.")
+    published_sum: int = Field(0, ge=0, lt=DIGEST_MODULUS, description="Sum of the published event ids' digests modulo 2^128.")
+    rejected_sum: int = Field(0, ge=0, lt=DIGEST_MODULUS)
+
+    @property
+    def balanced(self) -> bool:
+        """Whether every record read has exactly one fate."""
+        return self.read == self.published + self.rejected + self.filtered
+
+    def plus(self, other: Counts) -> Counts:
+        """Both together."""
+        return Counts(
+            read=self.read + other.read,
+            published=self.published + other.published,
+            rejected=self.rejected + other.rejected,
+            filtered=self.filtered + other.filtered,
+            skipped=self.skipped + other.skipped,
+            published_sum=(self.published_sum + other.published_sum) % DIGEST_MODULUS,
+            rejected_sum=(self.rejected_sum + other.rejected_sum) % DIGEST_MODULUS,
+        )
+
+
+class Checkpoint(BaseModel):
+    """
+    One task's place. The topic key is `connector_id/task`, so that compaction keeps the newest of each task.
+
+    `cursor` is the source's own (null: nothing read yet); `done` says that the task needs no more reading.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    connector_id: UUID
+    task: str = Field(min_length=1, max_length=512, description="The task's key: for a file, its content's SHA-256.")
+    run_id: UUID
+    epoch: int = Field(ge=0)
+    seq: int = Field(ge=0)
+    # a source's cursor is any JSON object: only the source reads it
+    cursor: dict[str, Any] | None = None
+    counts: Counts = Field(default_factory=Counts, description="Of this task within this run.")
+    done: bool = False
+    revision_at: Instant = Field(description="When the task's object was first discovered; kept for ever.")
+    updated_at: Instant
+
+    @property
+    def key(self) -> str:
+        """The topic key, and the state table's."""
+        return f"{self.connector_id}/{self.task}"
+
+    def newer_than(self, other: Checkpoint | None) -> bool:
+        """Whether this one holds where `other` stood. Equal is not newer: a redelivery changes nothing."""
+        return other is None or (self.epoch, self.seq) > (other.epoch, other.seq)

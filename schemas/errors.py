@@ -1,0 +1,186 @@
+"""
+The error tree. A class exists where the pipeline does something different; the rest is a message.
+
+    TillError
+    ├── RecordRejected        reject   one record is bad: dead-letter it, go on
+    ├── SourceError
+    │   ├── SourceUnavailable retry    cannot be reached or listed now
+    │   ├── SourceThrottled   retry    it asked us to slow down, and says for how long
+    │   ├── SourceChanged     retry    the object changed while it was read: read it again
+    │   └── SourceMisconfigured pause  will not work until somebody changes the configuration
+    ├── BrokerError
+    │   ├── BrokerUnavailable retry    no acknowledgement within our deadline: the outcome is unknown
+    │   └── DeadLetterUnavailable retry a letter is not durable yet, so its record is not done
+    ├── SinkError
+    │   ├── SinkUnavailable   retry    connection, deadlock, exhaustion, shutdown, read-only after a failover
+    │   ├── SinkRefused       reject   the data cannot be stored: bisect down to the record
+    │   ├── SinkUnclear       reject   an error nobody classified: bisect, reject only where the neighbours pass
+    │   └── SinkMisconfigured pause    missing table or column, no permission, wrong password
+    ├── Fenced                pause    a newer owner has taken over: stop writing
+    └── ConfigError           pause    settings or a connector's configuration are wrong, found before any I/O
+
+Any other exception is a bug, and its disposition is *crash*: the process ends with a non-zero status.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Disposition(StrEnum):
+    """What the pipeline does next. Nothing but the error's class decides it."""
+
+    RETRY = "retry"
+    REJECT = "reject"
+    PAUSE = "pause"
+    CRASH = "crash"
+
+
+class TillError(Exception):
+    """Root of every error of ours: `code` is stable and a metric label, `hint` says what to do."""
+
+    code: str = "internal"
+    disposition: Disposition = Disposition.CRASH
+    hint: str = ""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        if hint is not None:
+            self.hint = hint
+
+    @property
+    def retryable(self) -> bool:
+        """Whether waiting can heal it, as the API tells it."""
+        return self.disposition is Disposition.RETRY
+
+
+class RecordRejected(TillError):
+    """
+    One record cannot become (part of) a payment. Disposition: reject.
+
+    `code` names the reason (`missing_reference`, `invalid_amount`, …): stable, a metric label, a column of the letter list.
+    """
+
+    disposition = Disposition.REJECT
+    hint = "correct the record at its source and send it again, or redrive the dead letter after a fix"
+
+    def __init__(self, code: str, message: str, *, hint: str | None = None) -> None:
+        self.code = code
+        super().__init__(message, hint=hint)
+
+
+class SourceError(TillError):
+    """The outside system, or our access to it, failed."""
+
+
+class SourceUnavailable(SourceError):
+    """The source cannot be reached or listed now. Disposition: retry."""
+
+    code = "source_unavailable"
+    disposition = Disposition.RETRY
+    hint = "check that the source is up and reachable; reading resumes by itself"
+
+
+class SourceThrottled(SourceError):
+    """The source asked us to slow down. Disposition: retry."""
+
+    code = "source_throttled"
+    disposition = Disposition.RETRY
+    hint = "lower the connector's rate limit if this repeats"
+
+    def __init__(self, source: str, *, retry_after_s: float) -> None:
+        self.source = source
+        self.retry_after_s = retry_after_s
+        super().__init__(f"{source} asks for {retry_after_s:.1f} s of silence")
+
+
+class SourceChanged(SourceError):
+    """The object changed while it was read; what was read of it does not count. Disposition: retry."""
+
+    code = "source_changed"
+    disposition = Disposition.RETRY
+    hint = "write under a temporary name and rename when complete"
+
+
+class SourceMisconfigured(SourceError):
+    """The source answers, but not to this configuration. Disposition: pause."""
+
+    code = "source_misconfigured"
+    disposition = Disposition.PAUSE
+    hint = "correct the connector's configuration and resume it"
+
+
+class BrokerError(TillError):
+    """Kafka did not do what was asked."""
+
+
+class BrokerUnavailable(BrokerError):
+    """No acknowledgement within our deadline; the records may or may not be in the log. Disposition: retry."""
+
+    code = "broker_unavailable"
+    disposition = Disposition.RETRY
+    hint = "check the brokers; what was not acknowledged is sent again"
+
+
+class DeadLetterUnavailable(BrokerError):
+    """A dead letter could not be made durable, so its record stays undone. Disposition: retry."""
+
+    code = "dead_letter_unavailable"
+    disposition = Disposition.RETRY
+    hint = "check the dead-letter topic: does it exist, may we write to it, is the broker up"
+
+
+class SinkError(TillError):
+    """PostgreSQL did not do what was asked. `sqlstate` is its code, empty where the client failed."""
+
+    def __init__(self, message: str, *, sqlstate: str = "", hint: str | None = None) -> None:
+        self.sqlstate = sqlstate
+        super().__init__(message, hint=hint)
+
+
+class SinkUnavailable(SinkError):
+    """Infrastructure: waiting heals it. Disposition: retry."""
+
+    code = "sink_unavailable"
+    disposition = Disposition.RETRY
+    hint = "check PostgreSQL; the same slice is applied again, nothing is dead-lettered"
+
+
+class SinkRefused(SinkError):
+    """Some record of the statement cannot be stored. Disposition: reject, after bisecting to it."""
+
+    code = "sink_refused"
+    disposition = Disposition.REJECT
+    hint = "look at the dead letter's raw bytes; correct the record at its source"
+
+
+class SinkUnclear(SinkError):
+    """An unclassified error: rejected only where the neighbours pass, else held. Disposition: reject."""
+
+    code = "sink_unclear"
+    disposition = Disposition.REJECT
+    hint = "report the SQLSTATE: it deserves a class of its own"
+
+
+class SinkMisconfigured(SinkError):
+    """The database is not what the pipeline expects. Disposition: pause."""
+
+    code = "sink_misconfigured"
+    disposition = Disposition.PAUSE
+    hint = "restore the table, column, role or password named here, or run `till migrate`; consumption resumes by itself"
+
+
+class Fenced(TillError):
+    """A newer owner has taken over what this process writes. Disposition: pause."""
+
+    code = "fenced"
+    disposition = Disposition.PAUSE
+    hint = "nothing to do: another worker goes on from the last checkpoint"
+
+
+class ConfigError(TillError):
+    """Settings or a connector's configuration are wrong. Disposition: pause."""
+
+    code = "config"
+    disposition = Disposition.PAUSE
+    hint = "correct the keys named here"

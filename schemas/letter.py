@@ -1,0 +1,117 @@
+"""
+DeadLetter: one record that could not go on, whole: its bytes, where it stood, why it died.
+
+The id is a function of the record's place, so publishing a letter twice (a crash before the offset moved) is one letter.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from enum import StrEnum
+from typing import Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from schemas.payment import Instant
+
+ENVELOPE_BYTES = 8_192  # what the JSON around the payload takes at most, headers aside
+_KEPT_HEADERS_BYTES = 65_536
+
+
+class Stage(StrEnum):
+    """Where the record died."""
+
+    SOURCE = "source"
+    SINK = "sink"
+
+
+class DeadLetter(BaseModel):
+    """
+    One dead record. Bytes are base64; `value` is null for a tombstone.
+
+    `truncated` letters hold the head of the value, its size and SHA-256: the topic, partition and offset (or path and
+    position) point to the whole.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    version: Literal[1] = 1
+    id: str = Field(description="32 hex digits, a function of the record's place.")
+    stage: Stage
+    reason: str = Field(description="Stable code, such as `invalid_amount`.")
+    message: str = Field(description="What was wrong, in words, without the record's content.")
+    hint: str = ""
+    attempts: int = Field(1, ge=1)
+    failed_at: Instant
+    event_id: str = Field(description="The event's id; for undecodable bytes, one made from their place.")
+    run_id: UUID | None = Field(None, description="The run that read the record, if it is known.")
+    connector_id: UUID | None = None
+    connector: str = ""
+    topic: str = ""
+    partition: int | None = None
+    offset: int | None = None
+    path: str = ""
+    position: str = ""
+    line: int | None = None
+    source_object: str = ""
+    key: str | None = None
+    value: str | None = None
+    headers: list[tuple[str, str | None]] = Field(default_factory=list, description="Names and base64 values, in order.")
+    size_bytes: int = 0
+    sha256: str = ""
+    truncated: bool = False
+    sqlstate: str = ""
+
+    def value_bytes(self) -> bytes | None:
+        """The record's original value, or its head if the letter is truncated."""
+        return None if self.value is None else base64.b64decode(self.value)
+
+    def key_bytes(self) -> bytes | None:
+        """The record's original key."""
+        return None if self.key is None else base64.b64decode(self.key)
+
+    def header_pairs(self) -> list[tuple[str, bytes | None]]:
+        """The record's original headers, in order."""
+        return [(name, None if value is None else base64.b64decode(value)) for name, value in self.headers]
+
+
+def letter_id(stage: Stage, *place: str) -> str:
+    """The id of the letter for the record at `place` (topic, partition, offset; or connector, object, position)."""
+    return hashlib.sha256("\n".join([stage, *place]).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def payload(
+    value: bytes | None,
+    *,
+    limit_bytes: int,
+    key: bytes | None = None,
+    headers: list[tuple[str, bytes | None]] | None = None,
+) -> dict[str, object]:
+    """
+    The fields of a letter that hold the record: whole where that fits `limit_bytes` (of the encoded letter), else cut and marked.
+
+    Headers are dropped only where they alone exceed 64 KiB; then `truncated` is set too.
+    """
+    encoded_headers = [(name[:1_000], None if item is None else _b64(item)) for name, item in headers or []]
+    truncated = False
+    if sum(len(name) + len(item or "") for name, item in encoded_headers) > _KEPT_HEADERS_BYTES:
+        encoded_headers, truncated = [], True
+    room = limit_bytes - ENVELOPE_BYTES - sum(len(name) * 6 + len(item or "") + 16 for name, item in encoded_headers)
+    kept_key = None if key is None else key[: room // 8]
+    room -= 0 if kept_key is None else (len(kept_key) * 4) // 3 + 4
+    most = max(0, room * 3 // 4)
+    kept = value if value is None or len(value) <= most else value[:most]
+    return {
+        "key": None if kept_key is None else _b64(kept_key),
+        "value": None if kept is None else _b64(kept),
+        "headers": encoded_headers,
+        "size_bytes": len(value or b""),
+        "sha256": hashlib.sha256(value or b"").hexdigest(),
+        "truncated": truncated or kept != value or kept_key != key,
+    }
+
+
+def _b64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")

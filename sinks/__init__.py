@@ -1,0 +1,1 @@
+"""Effects → rows: idempotent by construction."""

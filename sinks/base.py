@@ -1,0 +1,92 @@
+"""
+The sink's contract: what the delivery core asks of a store, whichever it is.
+
+One call is one transaction: event rows, payments, ledger counts and the partition's next offset become durable together, or none does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import UUID
+
+from schemas.event import ConnectorEvent
+from schemas.payment import PaymentPayload
+
+EXTERNAL_RUN = UUID(int=0)  # the run of events that name none: another team's client wrote them
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One partition of one topic."""
+
+    topic: str
+    partition: int
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """
+    One decoded event and its coordinates.
+
+    `event_id` and `run_id` come from the message headers where they are there (a redrive has its own), else from the body.
+    """
+
+    event: ConnectorEvent
+    payment: PaymentPayload
+    event_id: str
+    run_id: UUID
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """One record whose dead letter is durable in the dead-letter topic; the sink counts it, once per (run, event id)."""
+
+    event_id: str
+    run_id: UUID
+    offset: int
+    letter_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """
+    What one call did, in events.
+
+    `redelivered` counts nowhere in the ledger. `stale` (applied, but not the current state when it arrived) is a part of `applied`.
+    """
+
+    applied: int = 0
+    duplicate: int = 0
+    dead: int = 0
+    redelivered: int = 0
+    stale: int = 0
+
+
+class Sink(Protocol):
+    """
+    Where events become payments.
+
+    Every method raises SinkUnavailable (retry), SinkRefused (reject: some record cannot be stored), SinkUnclear (reject, with care)
+    or SinkMisconfigured (pause), and nothing else. After an error nothing of the call is stored, or, if the connection broke at the
+    commit, all of it: calling again is always safe.
+    """
+
+    async def apply(self, place: Place, records: Sequence[Record], dead: Sequence[Dead] = (), *, next_offset: int | None) -> Applied:
+        """
+        Store the effect of `records` and the outcome of `dead`, durably, in one transaction.
+
+        `next_offset` is the offset after the last record that is done once this returns; None leaves it (redrive, replay).
+        """
+        ...
+
+    async def next_offsets(self, topic: str) -> Mapping[int, int]:
+        """The next offset to read of each partition, as the store holds it; a partition it never saw is absent."""
+        ...
+
+    async def is_counted(self, run_id: UUID, event_id: str) -> bool:
+        """Whether this pair already has an outcome, so that a record that once went through is not dead-lettered later."""
+        ...
