@@ -1,0 +1,398 @@
+"""
+The delivery core: the raw records of a slice → outcomes that are durable. Knows no Faust and no consumer.
+
+`apply` returns once every record of the slice is in PostgreSQL or in a dead letter that the broker acknowledged, and counted; only
+then may the offset move. It waits out every *retry* and *pause* itself, so that whatever escapes is a bug and ends the process.
+
+    decode ─┬─ poison ──────────────────────────▶ letter (acked) ─┐
+            └─ records ─▶ one transaction ─┬─ stored ─────────────┴─▶ counted, next offset moves in the same transaction
+                                           ├─ unavailable, misconfigured: hold, try the same again, for ever
+                                           └─ refused: halve until the record stands alone ─▶ letter
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Protocol
+from uuid import UUID
+
+from aiokafka import ConsumerRecord
+
+from schemas import metric
+from schemas.codec import HEADER_EVENT, HEADER_RUN, decode_payment_event
+from schemas.errors import DeadLetterUnavailable, RecordRejected, SinkError, SinkMisconfigured, SinkRefused, SinkUnavailable, SinkUnclear
+from schemas.event import MAX_EVENT_ID
+from schemas.failpoint import failpoint
+from schemas.identity import foreign_id
+from schemas.letter import DeadLetter, Stage, letter_id, payload
+from schemas.metric import Meter
+from schemas.topic import LETTER_MAX_BYTES
+from sinks.base import EXTERNAL_RUN, Applied, Dead, Place, Record, Sink
+from streams.backoff import Backoff
+from streams.breaker import Breaker
+from streams.slice import Slice
+
+log = logging.getLogger(__name__)
+
+UNCLEAR_TRIES = 5  # an unclassified error is tried so often before its records are taken apart
+_LETTER_ROOM = LETTER_MAX_BYTES - 65_536  # record overhead, and the letter's own headers
+
+
+class Hold(StrEnum):
+    """Why a partition waits: declared, so that the watchdog leaves it alone and operators see the cause."""
+
+    DATABASE = "database"
+    CONFIGURATION = "configuration"
+    UNCLEAR = "unclear"
+    DEAD_LETTERS = "dead_letters"
+    BREAKER = "breaker"
+
+
+class LetterBox(Protocol):
+    """Where dead letters go."""
+
+    async def dead_letter(self, letters: Sequence[DeadLetter]) -> None:
+        """Return once they are durable. Raises DeadLetterUnavailable: retry."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Poison:
+    """A record that does not decode, and why."""
+
+    offset: int
+    event_id: str
+    run_id: UUID
+    raw: ConsumerRecord[bytes | None, bytes | None]
+    rejected: RecordRejected
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A decoded slice. `items` are in offset order."""
+
+    place: Place
+    items: Sequence[Record | Poison]
+    raw: Sequence[ConsumerRecord[bytes | None, bytes | None]]
+    next_offset: int
+    poisoned: bool
+
+
+@dataclass(slots=True)
+class Ingest:
+    """The core of one sink process; one object serves all its partitions."""
+
+    sink: Sink
+    letters: LetterBox
+    meter: Meter
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    first_breaker_pause_s: float = 10.0
+    holds: dict[Place, Hold] = field(default_factory=dict)
+    _breakers: dict[Place, Breaker] = field(default_factory=dict)
+
+    def prepare(self, batch: Slice) -> Prepared:
+        """Decode every record of the slice. CPU only; never raises for what the bytes hold."""
+        items = [_decoded(raw) for raw in batch.records]
+        return Prepared(
+            Place(batch.topic, batch.partition),
+            items,
+            batch.records,
+            batch.next_offset,
+            poisoned=any(isinstance(item, Poison) for item in items),
+        )
+
+    async def apply(self, prepared: Prepared) -> Applied:
+        """
+        Make the outcome of every record durable, in order.
+
+        Raises nothing but bugs: *retry* and *pause* are waited out here, *reject* becomes a letter.
+        """
+        run = _Application(self, prepared)
+        await run.all()
+        self._report(prepared, run.total)
+        return run.total
+
+    def breaker(self, place: Place) -> Breaker:
+        """The partition's breaker."""
+        found = self._breakers.get(place)
+        if found is None:
+            found = self._breakers[place] = Breaker(self.first_breaker_pause_s)
+        return found
+
+    async def hold(self, place: Place, why: Hold, seconds: float) -> None:
+        """Wait, visibly."""
+        labels = {"topic": place.topic, "partition": str(place.partition), "reason": why.value}
+        self.holds[place] = why
+        self.meter.set(metric.HELD, 1, **labels)
+        try:
+            await self.sleep(seconds)
+        finally:
+            self.meter.set(metric.HELD, 0, **labels)
+
+    def release(self, place: Place) -> None:
+        """The partition moves again."""
+        if self.holds.pop(place, None) is not None:
+            log.info("partition moves again", extra={"facts": {"topic": place.topic, "partition": place.partition}})
+
+    def _report(self, prepared: Prepared, total: Applied) -> None:
+        topic = prepared.place.topic
+        for outcome in ("applied", "duplicate", "dead", "redelivered", "stale"):
+            count = getattr(total, outcome)
+            if count:
+                self.meter.add(metric.EVENTS_TOTAL, count, topic=topic, outcome=outcome)
+        self.meter.observe(metric.SLICE_EVENTS, len(prepared.items), topic=topic)
+        if prepared.raw:
+            age_s = time.time() - prepared.raw[0].timestamp / 1_000
+            self.meter.observe(metric.END_TO_END_SECONDS, max(0.0, age_s), topic=topic)
+
+
+class _Application:
+    """One slice on its way: what was done so far, and the rules for what comes next."""
+
+    def __init__(self, ingest: Ingest, prepared: Prepared) -> None:
+        self.ingest = ingest
+        self.place = prepared.place
+        self.prepared = prepared
+        self.breaker = ingest.breaker(prepared.place)
+        self.total = Applied()
+        self._raw = {raw.offset: raw for raw in prepared.raw} if prepared.poisoned else None
+
+    async def all(self) -> None:
+        """The whole slice, cut only where the breaker opens."""
+        items, start = self.prepared.items, 0
+        if self.prepared.poisoned:
+            for index, item in enumerate(items):
+                if isinstance(item, Poison):
+                    if self.breaker.is_open:
+                        await self._segment(items[start:index], item.offset)
+                        start = index
+                        await self._wait_for_breaker()
+                    self.breaker.died(time.monotonic())
+                else:
+                    self.breaker.passed()
+        await self._segment(items[start:], self.prepared.next_offset)
+
+    async def _segment(self, items: Sequence[Record | Poison], next_offset: int) -> None:
+        poison = [item for item in items if isinstance(item, Poison)]
+        records = [item for item in items if isinstance(item, Record)] if poison else items
+        dead = await self._bury([self._poison_letter(item) for item in poison], poison) if poison else []
+        await self._store(records, dead, next_offset)  # type: ignore[arg-type]  # filtered above
+        if not self.prepared.poisoned:
+            self.breaker.passed(len(records))
+
+    async def _store(self, records: Sequence[Record], dead: Sequence[Dead], next_offset: int) -> None:
+        """One transaction, tried until it goes through; taken apart where the data is at fault."""
+        backoff, unclear = Backoff(), 0
+        while True:
+            try:
+                started = time.monotonic()
+                failpoint("before_commit")
+                applied = await self.ingest.sink.apply(self.place, records, dead, next_offset=next_offset)
+                failpoint("after_commit")
+            except SinkUnavailable as exc:
+                await self._held(exc, Hold.DATABASE, backoff)
+            except SinkMisconfigured as exc:
+                await self._held(exc, Hold.CONFIGURATION, backoff)
+            except SinkRefused as exc:
+                return await self._bisect(records, dead, next_offset, exc)
+            except SinkUnclear as exc:
+                unclear += 1
+                if unclear >= UNCLEAR_TRIES and await self._neighbour_passes(records):
+                    return await self._bisect(records, dead, next_offset, exc)
+                await self._held(exc, Hold.UNCLEAR, backoff)
+            else:
+                self.ingest.release(self.place)
+                self.ingest.meter.observe(metric.APPLY_SECONDS, time.monotonic() - started, topic=self.place.topic)
+                self._add(applied)
+                return None
+
+    async def _bisect(self, records: Sequence[Record], dead: Sequence[Dead], next_offset: int, exc: SinkError) -> None:
+        """Halves in order, each in its own transaction, down to the one record that is refused alone."""
+        if len(records) > 1:
+            middle = len(records) // 2
+            boundary = records[middle].offset
+            left_dead = [item for item in dead if item.offset < boundary]
+            right_dead = [item for item in dead if item.offset >= boundary]
+            await self._store(records[:middle], left_dead, boundary)
+            failpoint("mid_bisect")
+            return await self._store(records[middle:], right_dead, next_offset)
+        if not records:
+            raise exc  # PostgreSQL refuses a mere count: a bug of ours
+        record = records[0]
+        if await self._is_counted(record):
+            return await self._store([], dead, next_offset)
+        await self._wait_for_breaker()
+        self.breaker.died(time.monotonic())
+        buried = await self._bury([self._refused_letter(record, exc)], [record])
+        return await self._store([], [*dead, *buried], next_offset)
+
+    async def _neighbour_passes(self, records: Sequence[Record]) -> bool:
+        """
+        Whether PostgreSQL takes some other record of this slice, so that an unclear error is this record's own fault.
+
+        Only a neighbour with another key is tried (order within a key stays), and applying it early is harmless: it comes again
+        as a redelivery.
+        """
+        if len(records) > 1:
+            return True
+        mine = {record.event.foreign_id for record in records}
+        for other in self.prepared.items:
+            if isinstance(other, Record) and other.event.foreign_id not in mine:
+                try:
+                    self._add(await self.ingest.sink.apply(self.place, [other], (), next_offset=None))
+                except SinkError:
+                    continue
+                return True
+        return False
+
+    async def _is_counted(self, record: Record) -> bool:
+        backoff = Backoff()
+        while True:
+            try:
+                return await self.ingest.sink.is_counted(record.run_id, record.event_id)
+            except SinkError as exc:
+                await self._held(exc, Hold.DATABASE, backoff)
+
+    async def _bury(self, letters: Sequence[DeadLetter], items: Sequence[Record | Poison]) -> list[Dead]:
+        """Letters, durable; and what the sink has to count."""
+        backoff = Backoff()
+        while True:
+            try:
+                await self.ingest.letters.dead_letter(letters)
+            except DeadLetterUnavailable as exc:
+                await self._held(exc, Hold.DEAD_LETTERS, backoff)
+            else:
+                break
+        failpoint("after_letter_ack")
+        for letter in letters:
+            self.ingest.meter.add(metric.LETTERS_TOTAL, stage=letter.stage.value, reason=letter.reason)
+            log.warning(
+                "record dead-lettered",
+                extra={"facts": {"letter": letter.id, "reason": letter.reason, "topic": letter.topic, "offset": letter.offset}},
+            )
+        return [
+            Dead(item.event_id, item.run_id, item.offset, letter.id, letter.reason)
+            for item, letter in zip(items, letters, strict=True)
+        ]
+
+    async def _wait_for_breaker(self) -> None:
+        labels = {"topic": self.place.topic, "partition": str(self.place.partition)}
+        while self.breaker.is_open:
+            self.ingest.meter.set(metric.BREAKER_OPEN, 1, **labels)
+            remaining_s = self.breaker.remaining_s(time.monotonic())
+            if remaining_s == 0:
+                self.breaker.half_open()
+                self.ingest.meter.set(metric.BREAKER_OPEN, 0, **labels)
+                self.ingest.release(self.place)
+                return
+            log.error("too many records died: the partition waits", extra={"facts": {**labels, "seconds": round(remaining_s, 1)}})
+            await self.ingest.hold(self.place, Hold.BREAKER, remaining_s)
+
+    async def _held(self, exc: Exception, why: Hold, backoff: Backoff) -> None:
+        wait_s = backoff.next_s()
+        code, sqlstate = getattr(exc, "code", "internal"), getattr(exc, "sqlstate", "")
+        self.ingest.meter.add(metric.SINK_RETRIES_TOTAL, code=code, sqlstate=sqlstate)
+        if backoff.tries == 1 or wait_s > 1:  # the first, then no more than one a second or so
+            log.error(
+                "partition held",
+                extra={"facts": {"topic": self.place.topic, "partition": self.place.partition, "why": why.value, "error": str(exc)}},
+            )
+        await self.ingest.hold(self.place, why, wait_s)
+
+    def _poison_letter(self, poison: Poison) -> DeadLetter:
+        return _letter(poison.raw, poison.event_id, poison.run_id, poison.rejected.code, str(poison.rejected), poison.rejected.hint)
+
+    def _refused_letter(self, record: Record, exc: SinkError) -> DeadLetter:
+        if self._raw is None:
+            self._raw = {raw.offset: raw for raw in self.prepared.raw}
+        letter = _letter(self._raw[record.offset], record.event_id, record.run_id, exc.code, str(exc), exc.hint, sqlstate=exc.sqlstate)
+        lineage = record.event.lineage
+        if lineage is None:
+            return letter
+        return letter.model_copy(
+            update={
+                "connector_id": lineage.connector_id,
+                "connector": lineage.connector,
+                "path": lineage.path,
+                "position": lineage.position,
+                "line": lineage.line,
+                "source_object": lineage.source_object,
+            }
+        )
+
+    def _add(self, applied: Applied) -> None:
+        total = self.total
+        self.total = Applied(
+            total.applied + applied.applied,
+            total.duplicate + applied.duplicate,
+            total.dead + applied.dead,
+            total.redelivered + applied.redelivered,
+            total.stale + applied.stale,
+        )
+
+
+def _decoded(raw: ConsumerRecord[bytes | None, bytes | None]) -> Record | Poison:
+    event_id, run_id = _named_by_headers(raw)
+    try:
+        event, payment = decode_payment_event(raw.value)
+        expected = foreign_id(payment.provider, payment.original_reference)
+        if raw.key is None:
+            raise RecordRejected("null_key", "the record has no key, so its order and partition mean nothing")
+        if event.foreign_id != expected or raw.key != expected.encode("utf-8", "surrogatepass"):
+            raise RecordRejected("wrong_key", "key, foreign_id and the payment's provider and original reference disagree")
+    except RecordRejected as rejected:
+        place = f"{raw.topic}/{raw.partition}/{raw.offset}"
+        return Poison(raw.offset, event_id or place, run_id or EXTERNAL_RUN, raw, rejected)
+    run = run_id or (event.lineage.run_id if event.lineage else EXTERNAL_RUN)
+    return Record(event, payment, event_id or event.id, run, raw.offset)
+
+
+def _named_by_headers(raw: ConsumerRecord[bytes | None, bytes | None]) -> tuple[str | None, UUID | None]:
+    """Event id and run id as the message's headers say; garbage counts as absent."""
+    event_id: str | None = None
+    run_id: UUID | None = None
+    for name, value in raw.headers or ():
+        if name == HEADER_EVENT and value and len(value) <= MAX_EVENT_ID:
+            text = value.decode("utf-8", "replace")
+            event_id = text if text.isprintable() else None
+        elif name == HEADER_RUN and value:
+            try:
+                run_id = UUID(value.decode("ascii"))
+            except ValueError:
+                run_id = None
+    return event_id, run_id
+
+
+def _letter(
+    raw: ConsumerRecord[bytes | None, bytes | None],
+    event_id: str,
+    run_id: UUID,
+    reason: str,
+    message: str,
+    hint: str,
+    *,
+    sqlstate: str = "",
+) -> DeadLetter:
+    return DeadLetter.model_validate(
+        {
+            "id": letter_id(Stage.SINK, raw.topic, str(raw.partition), str(raw.offset)),
+            "stage": Stage.SINK,
+            "reason": reason,
+            "message": message[:2_000],
+            "hint": hint,
+            "failed_at": datetime.now(UTC),
+            "event_id": event_id,
+            "run_id": run_id,
+            "topic": raw.topic,
+            "partition": raw.partition,
+            "offset": raw.offset,
+            "sqlstate": sqlstate,
+            **payload(raw.value, limit_bytes=_LETTER_ROOM, key=raw.key, headers=list(raw.headers or ())),
+        }
+    )
