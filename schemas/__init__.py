@@ -1,1 +1,4 @@
-"""What flows: events, payments, money, topics, letters, checkpoints, errors. Pure values; pydantic and the standard library only."""
+"""
+What flows: events, payments, money, topics, letters, checkpoints, errors. Pure values; pydantic and the standard
+library only.
+"""

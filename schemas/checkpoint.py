@@ -1,7 +1,8 @@
 """
 Checkpoint: where one task of one connector stands, published to the compacted state topic after the broker's acks.
 
-A cursor in a checkpoint is never ahead of what the broker acknowledged. Of two, the one with the greater (epoch, seq) holds.
+A cursor in a checkpoint is never ahead of what the broker acknowledged. Of two, the one with the greater (epoch,
+seq) holds.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ class Counts(BaseModel):
     rejected: int = Field(0, ge=0)
     filtered: int = Field(0, ge=0)
     skipped: int = Field(0, ge=0, description="Objects skipped as already known; no part of `read`.")
-    published_sum: int = Field(0, ge=0, lt=DIGEST_MODULUS, description="Sum of the published event ids' digests modulo 2^128.")
+    published_sum: int = Field(
+        0, ge=0, lt=DIGEST_MODULUS, description="Sum of the published event ids' digests modulo 2^128."
+    )
     rejected_sum: int = Field(0, ge=0, lt=DIGEST_MODULUS)
 
     @property
@@ -66,7 +69,7 @@ class Checkpoint(BaseModel):
     seq: int = Field(ge=0)
     # a source's cursor is any JSON object: only the source reads it
     cursor: dict[str, Any] | None = None
-    counts: Counts = Field(default_factory=Counts, description="Of this task within this run.")
+    counts: Counts = Field(default=Counts(), description="Of this task within this run.")
     done: bool = False
     revision_at: Instant = Field(description="When the task's object was first discovered; kept for ever.")
     updated_at: Instant

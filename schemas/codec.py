@@ -26,7 +26,10 @@ _VERSION_IN_BYTES = re.compile(rb'"schema_version"\s*:\s*"(\d{1,9})\.')
 
 
 def encode_event(event: ConnectorEvent) -> bytes:
-    """Compact UTF-8 JSON. Instants are RFC 3339 in UTC with a `Z`; fields that are null stay, so that readers need no defaults."""
+    """
+    Compact UTF-8 JSON. Instants are RFC 3339 in UTC with a `Z`; fields that are null stay, so that readers need no
+    defaults.
+    """
     return event.model_dump_json().encode()
 
 
@@ -39,7 +42,9 @@ def decode_event(value: bytes | None) -> ConnectorEvent:
             `invalid_event` (a field is missing or wrong), or the payload's own reason, such as `missing_reference`.
     """
     if value is None:
-        raise RecordRejected("tombstone", "the record has a key and no value", hint="events topics are not compacted; find who wrote it")
+        raise RecordRejected(
+            "tombstone", "the record has a key and no value", hint="events topics are not compacted; find who wrote it"
+        )
     try:
         event = ConnectorEvent.model_validate_json(value)
     except ValidationError as exc:

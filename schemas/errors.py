@@ -17,6 +17,8 @@ The error tree. A class exists where the pipeline does something different; the 
     │   ├── SinkUnclear       reject   an error nobody classified: bisect, reject only where the neighbours pass
     │   └── SinkMisconfigured pause    missing table or column, no permission, wrong password
     ├── Fenced                pause    a newer owner has taken over: stop writing
+    ├── StackError            pause    a part of the embedded stack cannot run on this machine as it is
+    │   └── StackBusy         pause    another process already runs the stack of this data directory
     └── ConfigError           pause    settings or a connector's configuration are wrong, found before any I/O
 
 Any other exception is a bug, and its disposition is *crash*: the process ends with a non-zero status.
@@ -58,7 +60,8 @@ class RecordRejected(TillError):
     """
     One record cannot become (part of) a payment. Disposition: reject.
 
-    `code` names the reason (`missing_reference`, `invalid_amount`, …): stable, a metric label, a column of the letter list.
+    `code` names the reason (`missing_reference`, `invalid_amount`, …): stable, a metric label, a column of the
+    letter list.
     """
 
     disposition = Disposition.REJECT
@@ -167,7 +170,9 @@ class SinkMisconfigured(SinkError):
 
     code = "sink_misconfigured"
     disposition = Disposition.PAUSE
-    hint = "restore the table, column, role or password named here, or run `till migrate`; consumption resumes by itself"
+    hint = (
+        "restore the table, column, role or password named here, or run `till migrate`; consumption resumes by itself"
+    )
 
 
 class Fenced(TillError):
@@ -176,6 +181,23 @@ class Fenced(TillError):
     code = "fenced"
     disposition = Disposition.PAUSE
     hint = "nothing to do: another worker goes on from the last checkpoint"
+
+
+class StackError(TillError):
+    """
+    A part of the embedded stack (Java, Kafka, PostgreSQL, a process) cannot run as things are. Disposition: pause.
+    """
+
+    code = "stack"
+    disposition = Disposition.PAUSE
+    hint = "run `till doctor`: it names what is missing and how to mend it"
+
+
+class StackBusy(StackError):
+    """Another process runs what this one was about to run. Disposition: pause."""
+
+    code = "stack_busy"
+    hint = "stop it with `till down`, or give this stack a TILL_HOME of its own"
 
 
 class ConfigError(TillError):

@@ -1,5 +1,6 @@
 """
-ConnectorEvent: the envelope of every record on the events topic (seed 001), with a versioned payment payload and its lineage.
+ConnectorEvent: the envelope of every record on the events topic (seed 001), with a versioned payment payload and its
+lineage.
 
 `headers` and unknown fields are kept; an unknown major version is refused with a reason, never guessed at.
 """
@@ -18,8 +19,6 @@ MAX_FOREIGN_ID = 1_024
 MAX_PATH = 4_096
 
 
-
-
 class Lineage(BaseModel):
     """Where the record came from: enough to find its bytes again, and to order it against other versions of itself."""
 
@@ -30,10 +29,16 @@ class Lineage(BaseModel):
     run_id: UUID = Field(description="The run that published the record.")
     source_object: str = Field(max_length=128, description="SHA-256 of the file, or the provider's own object id.")
     position: str = Field(max_length=255, description="Place in the object, such as `row 12`.")
-    path: str = Field("", max_length=MAX_PATH, description="Where the object was found; says nothing about its identity.")
+    path: str = Field(
+        "", max_length=MAX_PATH, description="Where the object was found; says nothing about its identity."
+    )
     line: int | None = Field(None, ge=1, description="First line of the record in a text file.")
-    revision_at: Instant = Field(description="When this object was first discovered: durable, so that a replay sees the same.")
-    revision_seq: int = Field(0, ge=0, description="Order among revisions of one instant, such as a change stream's position.")
+    revision_at: Instant = Field(
+        description="When this object was first discovered: durable, so that a replay sees the same."
+    )
+    revision_seq: int = Field(
+        0, ge=0, description="Order among revisions of one instant, such as a change stream's position."
+    )
 
 
 class ConnectorEvent(BaseModel):
@@ -41,11 +46,17 @@ class ConnectorEvent(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True)
 
-    schema_version: str = Field(SCHEMA_VERSION, pattern=r"^\d{1,4}\.\d{1,4}$", description="major.minor; readers refuse unknown majors.")
+    schema_version: str = Field(
+        SCHEMA_VERSION, pattern=r"^\d{1,4}\.\d{1,4}$", description="major.minor; readers refuse unknown majors."
+    )
     id: str = Field(min_length=1, max_length=MAX_EVENT_ID, description="Unique id of the event.")
-    foreign_id: str = Field(min_length=1, max_length=MAX_FOREIGN_ID, description="The outside entity; also the Kafka key.")
+    foreign_id: str = Field(
+        min_length=1, max_length=MAX_FOREIGN_ID, description="The outside entity; also the Kafka key."
+    )
     type: str = Field(min_length=1, max_length=100, description="What happened, such as `payment.succeeded`.")
     headers: dict[str, str] = Field(default_factory=dict, description="Further facts, strings only.")
     created_at: Instant = Field(description="When the event was produced.")
-    payment: PaymentPayload | None = Field(None, description="The payment's facts; absent on events that are not about a payment.")
+    payment: PaymentPayload | None = Field(
+        None, description="The payment's facts; absent on events that are not about a payment."
+    )
     lineage: Lineage | None = Field(None, description="Where the record came from.")

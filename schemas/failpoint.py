@@ -3,7 +3,8 @@ Failpoints: named places where a test ends the process, so that "between the com
 
     TILL_FAILPOINTS="after_commit=kill@3;mid_bisect=kill"
 
-`kill` is SIGKILL at the n-th passage (the first, if none is named), `exit` leaves with status 70. Off by default: an unarmed
+`kill` is SIGKILL at the n-th passage (the first, if none is named), `exit` leaves with status 70. Off by default: an
+unarmed
 failpoint is one dictionary look-up. `arm` is refused in production.
 """
 
@@ -51,7 +52,11 @@ def arm(spec: str, *, production: bool = False) -> None:
     for part in filter(None, (item.strip() for item in spec.split(";"))):
         match = _SPEC.fullmatch(part)
         if production or not match or match.group(1) not in POINTS:
-            why = "failpoints are refused in production" if production else f"known points: {', '.join(POINTS)}; actions: kill, exit"
+            why = (
+                "failpoints are refused in production"
+                if production
+                else f"known points: {', '.join(POINTS)}; actions: kill, exit"
+            )
             raise ConfigError(f"TILL_FAILPOINTS: cannot arm {part!r}: {why}")
         _armed[match.group(1)] = _Armed(match.group(2), int(match.group(3) or 1))
 

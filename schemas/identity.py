@@ -1,7 +1,8 @@
 """
 Every identity in one place: pure functions of content, the same on every machine, in every process, for ever.
 
-Hashes are the first 16 bytes of SHA-256 over netstrings (`length:text`), which no choice of field values can make ambiguous.
+Hashes are the first 16 bytes of SHA-256 over netstrings (`length:text`), which no choice of field values can make
+ambiguous.
 """
 
 from __future__ import annotations
@@ -40,7 +41,10 @@ def digest_sum(digests: Iterable[bytes], start: int = 0) -> int:
 
 
 def foreign_id(provider: str, original_reference: str) -> str:
-    """The Kafka key: one for a payment and all its refunds, captures and disputes. Unambiguous: a provider has no bare slash."""
+    """
+    The Kafka key: one for a payment and all its refunds, captures and disputes. Unambiguous: a provider has no bare
+    slash.
+    """
     return f"{quote(provider, safe='')}/{original_reference}"
 
 
@@ -50,9 +54,8 @@ def payment_id(provider: str, original_reference: str, type_: str) -> str:
 
     Source: the `id` of seed 000's `GET /payments` example.
     """
-    text = (
-        f'{{"provider":{encode_basestring(provider)},"reference":{encode_basestring(original_reference)},"type":"{type_}"}}'
-    )
+    quoted_provider, quoted_reference = encode_basestring(provider), encode_basestring(original_reference)
+    text = f'{{"provider":{quoted_provider},"reference":{quoted_reference},"type":"{type_}"}}'
     return base64.urlsafe_b64encode(text.encode("utf-8", "surrogatepass")).decode("ascii")
 
 
@@ -79,7 +82,9 @@ def adjustment_key(payment: PaymentPayload) -> bytes:
 
 
 def content_hash(payment: PaymentPayload) -> bytes:
-    """16 bytes over everything the record says: breaks ties between equal revisions, and shows two texts under one key."""
+    """
+    16 bytes over everything the record says: breaks ties between equal revisions, and shows two texts under one key.
+    """
     return _hash(
         payment.provider,
         payment.reference,

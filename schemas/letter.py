@@ -1,7 +1,8 @@
 """
 DeadLetter: one record that could not go on, whole: its bytes, where it stood, why it died.
 
-The id is a function of the record's place, so publishing a letter twice (a crash before the offset moved) is one letter.
+The id is a function of the record's place, so publishing a letter twice (a crash before the offset moved) is one
+letter.
 """
 
 from __future__ import annotations
@@ -58,7 +59,9 @@ class DeadLetter(BaseModel):
     source_object: str = ""
     key: str | None = None
     value: str | None = None
-    headers: list[tuple[str, str | None]] = Field(default_factory=list, description="Names and base64 values, in order.")
+    headers: list[tuple[str, str | None]] = Field(
+        default_factory=list, description="Names and base64 values, in order."
+    )
     size_bytes: int = 0
     sha256: str = ""
     truncated: bool = False
@@ -90,7 +93,8 @@ def payload(
     headers: list[tuple[str, bytes | None]] | None = None,
 ) -> dict[str, object]:
     """
-    The fields of a letter that hold the record: whole where that fits `limit_bytes` (of the encoded letter), else cut and marked.
+    The fields of a letter that hold the record: whole where that fits `limit_bytes` (of the encoded letter), else
+    cut and marked.
 
     Headers are dropped only where they alone exceed 64 KiB; then `truncated` is set too.
     """

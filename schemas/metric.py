@@ -1,7 +1,8 @@
 """
 Every metric in one table, and the port through which code reports them.
 
-Names are `tillstream_<noun>_<unit>`. Labels are bounded: connector names, topics, partitions, codes; never an id, a path or a
+Names are `tillstream_<noun>_<unit>`. Labels are bounded: connector names, topics, partitions, codes; never an id, a
+path or a
 reference. `tillstream/metrics.py` serves them to Prometheus; a test keeps rules, docs and this table equal.
 """
 
@@ -39,27 +40,51 @@ EVENTS_TOTAL = Metric("tillstream_events_total", _C, "Events the sink decided, b
 SLICE_EVENTS = Metric("tillstream_slice_events", _H, "Events per slice.", ("topic",), _EVENTS)
 APPLY_SECONDS = Metric("tillstream_apply_seconds", _H, "Time PostgreSQL took for one slice.", ("topic",), _LATENCY_S)
 END_TO_END_SECONDS = Metric(
-    "tillstream_end_to_end_seconds", _H, "From an event's publication to its commit in PostgreSQL.", ("topic",), _LATENCY_S
+    "tillstream_end_to_end_seconds",
+    _H,
+    "From an event's publication to its commit in PostgreSQL.",
+    ("topic",),
+    _LATENCY_S,
 )
 SINK_RETRIES_TOTAL = Metric("tillstream_sink_retries_total", _C, "Times a slice was tried again.", ("code", "sqlstate"))
-HELD = Metric("tillstream_held", _G, "1 while the partition waits for something to heal.", ("topic", "partition", "reason"))
+HELD = Metric(
+    "tillstream_held", _G, "1 while the partition waits for something to heal.", ("topic", "partition", "reason")
+)
 BREAKER_OPEN = Metric("tillstream_breaker_open", _G, "1 while too many records in a row died.", ("topic", "partition"))
 LETTERS_TOTAL = Metric("tillstream_dead_letters_total", _C, "Dead letters made durable.", ("stage", "reason"))
-COMMITTED_OFFSET = Metric("tillstream_committed_offset", _G, "Committed offset of the group.", ("group", "topic", "partition"))
-LAG_EVENTS = Metric("tillstream_lag_events", _G, "Events between the committed and the end offset.", ("group", "topic", "partition"))
-LAG_SECONDS = Metric("tillstream_lag_seconds", _G, "Age of the oldest event not processed.", ("group", "topic", "partition"))
+COMMITTED_OFFSET = Metric(
+    "tillstream_committed_offset", _G, "Committed offset of the group.", ("group", "topic", "partition")
+)
+LAG_EVENTS = Metric(
+    "tillstream_lag_events", _G, "Events between the committed and the end offset.", ("group", "topic", "partition")
+)
+LAG_SECONDS = Metric(
+    "tillstream_lag_seconds", _G, "Age of the oldest event not processed.", ("group", "topic", "partition")
+)
 LAG_ALERT = Metric("tillstream_lag_alert", _G, "1 while the lag is over its threshold.", ("group", "topic"))
-MONITOR_UP = Metric("tillstream_monitor_sweep_timestamp_seconds", _G, "When the monitor last measured everything (Unix time).")
+MONITOR_UP = Metric(
+    "tillstream_monitor_sweep_timestamp_seconds", _G, "When the monitor last measured everything (Unix time)."
+)
 RECORDS_TOTAL = Metric("tillstream_records_total", _C, "Records a source read, by fate.", ("connector", "fate"))
-PUBLISH_SECONDS = Metric("tillstream_publish_seconds", _H, "From handing a batch to the producer to the broker's acks.", (), _LATENCY_S)
+PUBLISH_SECONDS = Metric(
+    "tillstream_publish_seconds", _H, "From handing a batch to the producer to the broker's acks.", (), _LATENCY_S
+)
 PRODUCER_REBUILDS_TOTAL = Metric("tillstream_producer_rebuilds_total", _C, "Producers replaced after a fatal error.")
 CHECKPOINTS_TOTAL = Metric("tillstream_checkpoints_total", _C, "Checkpoints made durable.", ("connector",))
 RUNS_TOTAL = Metric("tillstream_runs_total", _C, "Runs ended, by status.", ("connector", "status"))
-RUNS_AWAITING_SINK = Metric("tillstream_runs_awaiting_sink", _G, "Runs read to the end whose balance the sink has not confirmed.")
-RUN_OVERDUE = Metric("tillstream_run_overdue", _G, "1 while a run waits for the sink past its deadline.", ("connector",))
+RUNS_AWAITING_SINK = Metric(
+    "tillstream_runs_awaiting_sink", _G, "Runs read to the end whose balance the sink has not confirmed."
+)
+RUN_OVERDUE = Metric(
+    "tillstream_run_overdue", _G, "1 while a run waits for the sink past its deadline.", ("connector",)
+)
 SCAN_AGE_SECONDS = Metric("tillstream_scan_age_seconds", _G, "Since the source was last listed.", ("connector",))
-CONNECTOR_STATE = Metric("tillstream_connector_state", _G, "1 for the state the connector is in.", ("connector", "state"))
-FILES_SKIPPED_TOTAL = Metric("tillstream_files_skipped_total", _C, "Files not read, by reason.", ("connector", "reason"))
+CONNECTOR_STATE = Metric(
+    "tillstream_connector_state", _G, "1 for the state the connector is in.", ("connector", "state")
+)
+FILES_SKIPPED_TOTAL = Metric(
+    "tillstream_files_skipped_total", _C, "Files not read, by reason.", ("connector", "reason")
+)
 DEPENDENCY_UP = Metric("tillstream_dependency_up", _G, "1 while Kafka or PostgreSQL answers.", ("dependency",))
 WATCHDOG_IDLE_SECONDS = Metric("tillstream_watchdog_idle_seconds", _G, "Seconds without progress while there was lag.")
 

@@ -5,8 +5,10 @@ What a payment event says, and what each status means.
                                               └─ captured 40 ── succeeded 41 ── settled 45
                                                      └─ refund_reversed 48 ── partially_refunded 50 ── refunded 60
 
-A rank decides only between adjustments of the same instant, or between dated and undated ones; a later instant may go back
-(a payout that a bank returns). Disputes lie over the status in a column of their own. `adjusted` states an amount and no status.
+A rank decides only between adjustments of the same instant, or between dated and undated ones; a later instant may
+go back
+(a payout that a bank returns). Disputes lie over the status in a column of their own. `adjusted` states an amount
+and no status.
 """
 
 from __future__ import annotations
@@ -108,23 +110,33 @@ class PaymentPayload(BaseModel):
     """
     What one record says about one payment. Unknown fields are kept.
 
-    `reference` is the record's own; `parent_reference` the original payment's, for refunds, captures, reversals and disputes.
+    `reference` is the record's own; `parent_reference` the original payment's, for refunds, captures, reversals and
+    disputes.
     `amount` is a magnitude in minor units for deltas (the status carries the sign) and the stated amount for the rest.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
 
-    provider: str = Field(min_length=1, max_length=MAX_PROVIDER, description="Who moved the money; frozen per connector.")
-    reference: str = Field(min_length=1, max_length=MAX_REFERENCE, description="The record's own reference at the provider.")
+    provider: str = Field(
+        min_length=1, max_length=MAX_PROVIDER, description="Who moved the money; frozen per connector."
+    )
+    reference: str = Field(
+        min_length=1, max_length=MAX_REFERENCE, description="The record's own reference at the provider."
+    )
     parent_reference: str | None = Field(
-        None, min_length=1, max_length=MAX_REFERENCE, description="The original payment's reference, when the record is not it."
+        None,
+        min_length=1,
+        max_length=MAX_REFERENCE,
+        description="The original payment's reference, when the record is not it.",
     )
     type: PaymentType = Field(description="The original payment's direction, also on its refunds.")
     status: Status = Field(description="What happened; its meaning is in `MEANINGS`.")
     amount: int = Field(ge=-MAX_MINOR, le=MAX_MINOR, description="Minor units of the asset.")
     asset: str = Field(min_length=3, max_length=8, description="ISO 4217 code, or CODE/exponent; verbatim.")
     scheme: str = Field("", max_length=64, description="Card network or rail, if known.")
-    effective_at: Instant | None = Field(None, description="When it happened at the provider; null if unknown, never our clock.")
+    effective_at: Instant | None = Field(
+        None, description="When it happened at the provider; null if unknown, never our clock."
+    )
     raw: str | None = Field(None, max_length=MAX_RAW, description="The record as the source gave it, as text.")
 
     @model_validator(mode="after")
@@ -132,11 +144,15 @@ class PaymentPayload(BaseModel):
         if MEANINGS[self.status].kind is Kind.DELTA:
             if self.parent_reference is None or self.parent_reference == self.reference:
                 raise PydanticCustomError(
-                    "missing_reference", "a {status} needs a reference of its own beside its payment's", {"status": self.status.value}
+                    "missing_reference",
+                    "a {status} needs a reference of its own beside its payment's",
+                    {"status": self.status.value},
                 )
             if self.amount < 0:
                 raise PydanticCustomError(
-                    "invalid_amount", "a {status} states a magnitude; its sign is in the status", {"status": self.status.value}
+                    "invalid_amount",
+                    "a {status} states a magnitude; its sign is in the status",
+                    {"status": self.status.value},
                 )
         return self
 

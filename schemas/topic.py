@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 
 DEFAULT_PREFIX = "till"
 EVENT_MAX_BYTES = 1_048_576
-LETTER_MAX_BYTES = 3 * 1_048_576  # an event in base64 (4/3) and its envelope fit; what does not is truncated with a pointer
+LETTER_MAX_BYTES = (
+    3 * 1_048_576
+)  # an event in base64 (4/3) and its envelope fit; what does not is truncated with a pointer
 _KEEP_FOR_EVER = {"retention.ms": "-1", "retention.bytes": "-1", "cleanup.policy": "delete"}
 _NEWEST_PER_KEY = {"cleanup.policy": "compact", "min.compaction.lag.ms": "60000"}
 
@@ -52,7 +54,11 @@ def topics(prefix: str = DEFAULT_PREFIX, *, partitions: int = 4, state_partition
         events=TopicSpec(f"{prefix}.events", "foreign id", partitions, EVENT_MAX_BYTES, _KEEP_FOR_EVER),
         dead_letters=TopicSpec(f"{prefix}.dead-letters", "letter id", 1, LETTER_MAX_BYTES, _KEEP_FOR_EVER),
         connector_state=TopicSpec(
-            f"{prefix}.connector-state", "connector id/task; partition by connector id", state_partitions, EVENT_MAX_BYTES, _NEWEST_PER_KEY
+            f"{prefix}.connector-state",
+            "connector id/task; partition by connector id",
+            state_partitions,
+            EVENT_MAX_BYTES,
+            _NEWEST_PER_KEY,
         ),
         connector_state_changelog=TopicSpec(
             changelog_name(prefix), "the table's key", state_partitions, EVENT_MAX_BYTES, _NEWEST_PER_KEY
@@ -76,5 +82,8 @@ def letters_app_id(prefix: str = DEFAULT_PREFIX) -> str:
 
 
 def changelog_name(prefix: str = DEFAULT_PREFIX) -> str:
-    """Faust's own name for the changelog of the table `connector_state`. Source: `faust/tables/base.py`, `_changelog_topic_name`."""
+    """
+    Faust's own name for the changelog of the table `connector_state`. Source: `faust/tables/base.py`,
+    `_changelog_topic_name`.
+    """
     return f"{connectors_app_id(prefix)}-connector_state-changelog"

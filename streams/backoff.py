@@ -1,4 +1,6 @@
-"""Waiting between tries: exponential, capped, with full jitter. Source: the AWS Architecture Blog's comparison of jitters."""
+"""
+Waiting between tries: exponential, capped, with full jitter. Source: the AWS Architecture Blog's comparison of jitters.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ class Backoff:
         """Seconds to wait now: uniform between half the ceiling and the ceiling, so that it never spins."""
         ceiling = min(self.longest_s, self.first_s * _GROWTH ** min(self.tries, 30))
         self.tries += 1
-        return ceiling * (0.5 + random.random() / 2)  # noqa: S311  jitter is no secret
+        return ceiling * (0.5 + random.random() / 2)  # jitter is no secret
 
     def reset(self) -> None:
         """The last try went through."""

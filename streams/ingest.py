@@ -1,8 +1,10 @@
 """
 The delivery core: the raw records of a slice → outcomes that are durable. Knows no Faust and no consumer.
 
-`apply` returns once every record of the slice is in PostgreSQL or in a dead letter that the broker acknowledged, and counted; only
-then may the offset move. It waits out every *retry* and *pause* itself, so that whatever escapes is a bug and ends the process.
+`apply` returns once every record of the slice is in PostgreSQL or in a dead letter that the broker acknowledged, and
+counted; only
+then may the offset move. It waits out every *retry* and *pause* itself, so that whatever escapes is a bug and ends
+the process.
 
     decode ─┬─ poison ──────────────────────────▶ letter (acked) ─┐
             └─ records ─▶ one transaction ─┬─ stored ─────────────┴─▶ counted, next offset moves in the same transaction
@@ -26,7 +28,15 @@ from aiokafka import ConsumerRecord
 
 from schemas import metric
 from schemas.codec import HEADER_EVENT, HEADER_RUN, decode_payment_event
-from schemas.errors import DeadLetterUnavailable, RecordRejected, SinkError, SinkMisconfigured, SinkRefused, SinkUnavailable, SinkUnclear
+from schemas.errors import (
+    DeadLetterUnavailable,
+    RecordRejected,
+    SinkError,
+    SinkMisconfigured,
+    SinkRefused,
+    SinkUnavailable,
+    SinkUnclear,
+)
 from schemas.event import MAX_EVENT_ID
 from schemas.failpoint import failpoint
 from schemas.identity import foreign_id
@@ -236,7 +246,8 @@ class _Application:
         """
         Whether PostgreSQL takes some other record of this slice, so that an unclear error is this record's own fault.
 
-        Only a neighbour with another key is tried (order within a key stays), and applying it early is harmless: it comes again
+        Only a neighbour with another key is tried (order within a key stays), and applying it early is harmless: it
+        comes again
         as a redelivery.
         """
         if len(records) > 1:
@@ -274,7 +285,14 @@ class _Application:
             self.ingest.meter.add(metric.LETTERS_TOTAL, stage=letter.stage.value, reason=letter.reason)
             log.warning(
                 "record dead-lettered",
-                extra={"facts": {"letter": letter.id, "reason": letter.reason, "topic": letter.topic, "offset": letter.offset}},
+                extra={
+                    "facts": {
+                        "letter": letter.id,
+                        "reason": letter.reason,
+                        "topic": letter.topic,
+                        "offset": letter.offset,
+                    }
+                },
             )
         return [
             Dead(item.event_id, item.run_id, item.offset, letter.id, letter.reason)
@@ -291,7 +309,10 @@ class _Application:
                 self.ingest.meter.set(metric.BREAKER_OPEN, 0, **labels)
                 self.ingest.release(self.place)
                 return
-            log.error("too many records died: the partition waits", extra={"facts": {**labels, "seconds": round(remaining_s, 1)}})
+            log.error(
+                "too many records died: the partition waits",
+                extra={"facts": {**labels, "seconds": round(remaining_s, 1)}},
+            )
             await self.ingest.hold(self.place, Hold.BREAKER, remaining_s)
 
     async def _held(self, exc: Exception, why: Hold, backoff: Backoff) -> None:
@@ -301,17 +322,34 @@ class _Application:
         if backoff.tries == 1 or wait_s > 1:  # the first, then no more than one a second or so
             log.error(
                 "partition held",
-                extra={"facts": {"topic": self.place.topic, "partition": self.place.partition, "why": why.value, "error": str(exc)}},
+                extra={
+                    "facts": {
+                        "topic": self.place.topic,
+                        "partition": self.place.partition,
+                        "why": why.value,
+                        "error": str(exc),
+                    }
+                },
             )
         await self.ingest.hold(self.place, why, wait_s)
 
     def _poison_letter(self, poison: Poison) -> DeadLetter:
-        return _letter(poison.raw, poison.event_id, poison.run_id, poison.rejected.code, str(poison.rejected), poison.rejected.hint)
+        return _letter(
+            poison.raw, poison.event_id, poison.run_id, poison.rejected.code, str(poison.rejected), poison.rejected.hint
+        )
 
     def _refused_letter(self, record: Record, exc: SinkError) -> DeadLetter:
         if self._raw is None:
             self._raw = {raw.offset: raw for raw in self.prepared.raw}
-        letter = _letter(self._raw[record.offset], record.event_id, record.run_id, exc.code, str(exc), exc.hint, sqlstate=exc.sqlstate)
+        letter = _letter(
+            self._raw[record.offset],
+            record.event_id,
+            record.run_id,
+            exc.code,
+            str(exc),
+            exc.hint,
+            sqlstate=exc.sqlstate,
+        )
         lineage = record.event.lineage
         if lineage is None:
             return letter
@@ -345,7 +383,9 @@ def _decoded(raw: ConsumerRecord[bytes | None, bytes | None]) -> Record | Poison
         if raw.key is None:
             raise RecordRejected("null_key", "the record has no key, so its order and partition mean nothing")
         if event.foreign_id != expected or raw.key != expected.encode("utf-8", "surrogatepass"):
-            raise RecordRejected("wrong_key", "key, foreign_id and the payment's provider and original reference disagree")
+            raise RecordRejected(
+                "wrong_key", "key, foreign_id and the payment's provider and original reference disagree"
+            )
     except RecordRejected as rejected:
         place = f"{raw.topic}/{raw.partition}/{raw.offset}"
         return Poison(raw.offset, event_id or place, run_id or EXTERNAL_RUN, raw, rejected)
@@ -369,7 +409,7 @@ def _named_by_headers(raw: ConsumerRecord[bytes | None, bytes | None]) -> tuple[
     return event_id, run_id
 
 
-def _letter(
+def _letter(  # noqa: PLR0917  private, and every caller names the record first
     raw: ConsumerRecord[bytes | None, bytes | None],
     event_id: str,
     run_id: UUID,

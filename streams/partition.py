@@ -1,7 +1,8 @@
 """
 Which partition a key belongs to: one partitioner for every producer of ours, equal to the Java client's default.
 
-Source: `org.apache.kafka.common.utils.Utils.murmur2` and `BuiltInPartitioner.partitionForKey`. Pinned by test vectors, because two
+Source: `org.apache.kafka.common.utils.Utils.murmur2` and `BuiltInPartitioner.partitionForKey`. Pinned by test
+vectors, because two
 partitioners would break the order of a payment's events.
 """
 
@@ -28,10 +29,9 @@ def murmur2(data: bytes) -> int:
     length = len(data)
     words = length >> 2
     h = _SEED ^ length
-    for k in struct.unpack_from(f"<{words}I", data):
-        k = k * _M & _MASK
-        k = (k ^ k >> 24) * _M & _MASK
-        h = h * _M & _MASK ^ k
+    for word in struct.unpack_from(f"<{words}I", data):
+        k = word * _M & _MASK
+        h = (h * _M & _MASK) ^ ((k ^ k >> 24) * _M & _MASK)
     tail = data[words << 2 :]
     if tail:
         h = (h ^ int.from_bytes(tail, "little")) * _M & _MASK

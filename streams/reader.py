@@ -1,0 +1,127 @@
+"""Reading a range of a topic outside any group: for replay and for proofs. Commits nothing, moves no live consumer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from schemas.errors import BrokerUnavailable
+from streams.slice import Slice
+
+SLICE_RECORDS = 2_000
+_STALL_S = 30.0
+_REQUEST_TIMEOUT_MS = 15_000
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Offsets to read of one topic: from `starts` up to, not including, `ends`, by partition."""
+
+    topic: str
+    starts: Mapping[int, int]
+    ends: Mapping[int, int]
+
+    @property
+    def records(self) -> int:
+        """How many offsets the range spans."""
+        return sum(max(0, end - self.starts[partition]) for partition, end in self.ends.items())
+
+
+async def find_range(bootstrap: str, topic: str, since: datetime | None = None, until: datetime | None = None) -> Range:
+    """
+    The offsets of `topic` published between `since` (inclusive) and `until` (exclusive), by the broker's record times.
+
+    Without bounds: everything there is now.
+
+    Raises:
+        BrokerUnavailable: retry.
+    """
+    async with _Groupless(bootstrap, f"the range of {topic}") as consumer:
+        partitions = await _partitions(consumer, topic)
+        begins, ends = await consumer.beginning_offsets(partitions), await consumer.end_offsets(partitions)
+        starts, stops = dict(begins), dict(ends)
+        if since is not None:
+            found = await consumer.offsets_for_times(dict.fromkeys(partitions, int(since.timestamp() * 1_000)))
+            starts = {p: found[p].offset if found.get(p) else ends[p] for p in partitions}
+        if until is not None:
+            found = await consumer.offsets_for_times(dict.fromkeys(partitions, int(until.timestamp() * 1_000)))
+            stops = {p: found[p].offset if found.get(p) else ends[p] for p in partitions}
+    return Range(topic, {p.partition: starts[p] for p in partitions}, {p.partition: stops[p] for p in partitions})
+
+
+async def read(bootstrap: str, wanted: Range, *, slice_records: int = SLICE_RECORDS) -> AsyncIterator[Slice]:
+    """
+    The range's records as slices: in offset order within a partition, partitions interleaved.
+
+    Raises:
+        BrokerUnavailable: retry from the beginning; nothing arrived for 30 s.
+    """
+    left = {p: end for p, end in wanted.ends.items() if wanted.starts[p] < end}
+    if not left:
+        return
+    async with _Groupless(bootstrap, f"reading {wanted.topic}") as consumer:
+        consumer.assign([TopicPartition(wanted.topic, p) for p in left])
+        for partition in left:
+            consumer.seek(TopicPartition(wanted.topic, partition), wanted.starts[partition])
+        while left:
+            async with asyncio.timeout(_STALL_S):
+                fetched = await consumer.getmany(timeout_ms=1_000, max_records=slice_records)
+            for place, records in fetched.items():
+                end = left.get(place.partition)
+                if end is None:
+                    continue
+                inside = [record for record in records if record.offset < end]
+                if inside:
+                    yield Slice.of(place.topic, place.partition, inside)
+            for partition, end in list(left.items()):
+                place = TopicPartition(wanted.topic, partition)
+                if await consumer.position(place) >= end:  # also past gaps that compaction or transactions left
+                    del left[partition]
+                    consumer.pause(place)
+
+
+class _Groupless:
+    """A consumer without a group, its errors in our terms."""
+
+    def __init__(self, bootstrap: str, what: str) -> None:
+        self._bootstrap = bootstrap
+        self._what = what
+
+    async def __aenter__(self) -> AIOKafkaConsumer:
+        self._consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._bootstrap,
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            request_timeout_ms=_REQUEST_TIMEOUT_MS,
+        )
+        try:
+            await asyncio.wait_for(self._consumer.start(), _STALL_S)
+        except (KafkaError, TimeoutError, OSError) as exc:
+            await self._stop()
+            raise BrokerUnavailable(f"{self._what}: {type(exc).__name__} {exc}") from exc
+        return self._consumer
+
+    async def __aexit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
+        await self._stop()
+        if isinstance(exc, KafkaError | TimeoutError | OSError):
+            raise BrokerUnavailable(f"{self._what}: {type(exc).__name__} {exc}") from exc
+
+    async def _stop(self) -> None:
+        try:
+            await asyncio.wait_for(self._consumer.stop(), 5.0)
+        except (KafkaError, TimeoutError, OSError):
+            return
+
+
+async def _partitions(consumer: AIOKafkaConsumer, topic: str) -> list[TopicPartition]:
+    await consumer._client.force_metadata_update()  # noqa: SLF001  aiokafka offers no public call before an assignment
+    found = consumer.partitions_for_topic(topic)
+    if not found:
+        raise BrokerUnavailable(f"topic {topic} has no partitions: is it provisioned?")
+    return [TopicPartition(topic, partition) for partition in sorted(found)]
