@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
 from schemas.errors import BrokerUnavailable
@@ -77,7 +77,7 @@ async def read(bootstrap: str, wanted: Range, *, slice_records: int = SLICE_RECO
                     continue
                 inside = [record for record in records if record.offset < end]
                 if inside:
-                    yield Slice.of(place.topic, place.partition, inside)
+                    yield Slice(place.topic, place.partition, inside, inside[0].offset, inside[-1].offset + 1, _bytes(inside))
             for partition, end in list(left.items()):
                 place = TopicPartition(wanted.topic, partition)
                 if await consumer.position(place) >= end:  # also past gaps that compaction or transactions left
@@ -125,3 +125,7 @@ async def _partitions(consumer: AIOKafkaConsumer, topic: str) -> list[TopicParti
     if not found:
         raise BrokerUnavailable(f"topic {topic} has no partitions: is it provisioned?")
     return [TopicPartition(topic, partition) for partition in sorted(found)]
+
+
+def _bytes(records: list[ConsumerRecord[bytes | None, bytes | None]]) -> int:
+    return sum(len(record.key or b"") + len(record.value or b"") for record in records)
