@@ -1,0 +1,124 @@
+"""
+The little web server of every worker: /metrics, /livez, /readyz. It has no login and tells no content of any record.
+
+Its address is told in `run/<role>.json` of the home, so that a free port can be found by others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from aiohttp import web
+
+from schemas.errors import ConfigError
+from tillstream.health import Health
+from tillstream.metrics import CONTENT_TYPE, PrometheusMeter
+
+_SHUTDOWN_S = 1.0  # a scrape takes milliseconds; a worker that ends waits no longer for one
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a worker's server listens, and how others find it."""
+
+    role: str
+    host: str
+    port: int
+    file: Path
+
+    @property
+    def url(self) -> str:
+        """Its base address."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+
+@contextlib.asynccontextmanager
+async def serve(
+    role: str, *, host: str, port: int, run: Path, meter: PrometheusMeter, health: Health
+) -> AsyncIterator[Endpoint]:
+    """
+    Serve while the context lasts; `port` 0 takes a free one.
+
+    Raises:
+        ConfigError: the address cannot be listened on.
+    """
+    runner = web.AppRunner(application(meter, health), access_log=None, shutdown_timeout=_SHUTDOWN_S)
+    await runner.setup()
+    try:
+        endpoint = await _listen(runner, role, host=host, port=port, run=run)
+        try:
+            yield endpoint
+        finally:
+            endpoint.file.unlink(missing_ok=True)
+    finally:
+        await runner.cleanup()
+
+
+def application(meter: PrometheusMeter, health: Health) -> web.Application:
+    """The three routes."""
+
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(body=meter.exposition(), headers={"Content-Type": CONTENT_TYPE})
+
+    async def livez(_: web.Request) -> web.Response:
+        return web.json_response({"live": True})
+
+    async def readyz(_: web.Request) -> web.Response:
+        reasons = health.reasons()
+        return web.json_response({"ready": not reasons, "reasons": reasons}, status=503 if reasons else 200)
+
+    app = web.Application()
+    app.add_routes([web.get("/metrics", metrics), web.get("/livez", livez), web.get("/readyz", readyz)])
+    return app
+
+
+async def _listen(runner: web.AppRunner, role: str, *, host: str, port: int, run: Path) -> Endpoint:
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError as exc:
+        raise ConfigError(
+            f"http: cannot listen on {host}:{port}: {exc.strerror or exc}",
+            hint=f"set http.{role}_port to a free port, or to 0 for any; http.host to an address of this machine",
+        ) from exc
+    bound = runner.addresses[0][1]
+    return _announce(Endpoint(role, host, bound, _file(run, role)))
+
+
+def _file(run: Path, role: str) -> Path:
+    """`run/<role>.json`, unless another living worker of this role has it."""
+    run.mkdir(parents=True, exist_ok=True)
+    usual = run / f"{role}.json"
+    return run / f"{role}-{os.getpid()}.json" if _is_taken(usual) else usual
+
+
+def _is_taken(file: Path) -> bool:
+    try:
+        pid = int(json.loads(file.read_text(encoding="utf-8"))["pid"])
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return pid != os.getpid()
+
+
+def _announce(endpoint: Endpoint) -> Endpoint:
+    body = {
+        "role": endpoint.role,
+        "pid": os.getpid(),
+        "host": endpoint.host,
+        "port": endpoint.port,
+        "url": endpoint.url,
+        "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    written = endpoint.file.with_suffix(f".{os.getpid()}.tmp")
+    written.write_text(json.dumps(body), encoding="utf-8")
+    written.replace(endpoint.file)  # readers see all of it or none
+    return endpoint
