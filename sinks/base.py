@@ -1,7 +1,8 @@
 """
 The sink's contract: what the delivery core asks of a store, whichever it is.
 
-One call is one transaction: event rows, payments, ledger counts and the partition's next offset become durable together, or none does.
+One call is one transaction: event rows, payments, ledger counts and the partition's next offset become durable
+together, or none does.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ class Record:
     """
     One decoded event and its coordinates.
 
-    `event_id` and `run_id` come from the message headers where they are there (a redrive has its own), else from the body.
+    `event_id` and `run_id` come from the message headers where they are there (a redrive has its own),
+    else from the body.
     """
 
     event: ConnectorEvent
@@ -42,7 +44,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Dead:
-    """One record whose dead letter is durable in the dead-letter topic; the sink counts it, once per (run, event id)."""
+    """One record whose letter is durable in the dead-letter topic; the sink counts it, once per (run, event id)."""
 
     event_id: str
     run_id: UUID
@@ -56,7 +58,8 @@ class Applied:
     """
     What one call did, in events.
 
-    `redelivered` counts nowhere in the ledger. `stale` (applied, but not the current state when it arrived) is a part of `applied`.
+    `redelivered` counts nowhere in the ledger. `stale` (applied, but not the current state when it arrived) is a part
+    of `applied`.
     """
 
     applied: int = 0
@@ -70,16 +73,19 @@ class Sink(Protocol):
     """
     Where events become payments.
 
-    Every method raises SinkUnavailable (retry), SinkRefused (reject: some record cannot be stored), SinkUnclear (reject, with care)
-    or SinkMisconfigured (pause), and nothing else. After an error nothing of the call is stored, or, if the connection broke at the
-    commit, all of it: calling again is always safe.
+    Every method raises SinkUnavailable (retry), SinkRefused (reject: some record cannot be stored), SinkUnclear
+    (reject, with care) or SinkMisconfigured (pause), and nothing else. After an error nothing of the call is stored,
+    or, if the connection broke at the commit, all of it: calling again is always safe.
     """
 
-    async def apply(self, place: Place, records: Sequence[Record], dead: Sequence[Dead] = (), *, next_offset: int | None) -> Applied:
+    async def apply(
+        self, place: Place, records: Sequence[Record], dead: Sequence[Dead] = (), *, next_offset: int | None
+    ) -> Applied:
         """
         Store the effect of `records` and the outcome of `dead`, durably, in one transaction.
 
-        `next_offset` is the offset after the last record that is done once this returns; None leaves it (redrive, replay).
+        `next_offset` is the offset after the last record that is done once this returns; None leaves it (redrive,
+        replay).
         """
         ...
 
@@ -88,5 +94,5 @@ class Sink(Protocol):
         ...
 
     async def is_counted(self, run_id: UUID, event_id: str) -> bool:
-        """Whether this pair already has an outcome, so that a record that once went through is not dead-lettered later."""
+        """Whether this pair has an outcome already, so that a record that went through is not dead-lettered later."""
         ...

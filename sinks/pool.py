@@ -1,0 +1,140 @@
+"""
+A bounded pool of connections to PostgreSQL: nothing on it can wait for ever, and no commit is acknowledged before it is
+on disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import asyncpg
+
+from schemas.errors import SinkMisconfigured
+from sinks.sqlstate import sink_error
+
+# asyncpg ships no types.
+Connection: TypeAlias = Any
+Pool: TypeAlias = Any
+
+_DURABLE_COMMITS = frozenset({"on", "remote_apply"})
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """
+    What bounds every wait, in seconds. The server's own come first, so that a healthy server ends what it began.
+
+    `idle_s` frees the locks of a client that was frozen inside a transaction, so that its successor can go on.
+    """
+
+    connect_s: float = 5.0
+    acquire_s: float = 10.0
+    lock_s: float = 15.0
+    statement_s: float = 30.0
+    idle_s: float = 10.0
+    client_s: float = 35.0
+
+
+DEFAULT_TIMEOUTS = Timeouts()
+
+
+async def open_pool(
+    dsn: str,
+    *,
+    size: int = 4,
+    timeouts: Timeouts = DEFAULT_TIMEOUTS,
+    application: str = "tillstream",
+    durable: bool = True,
+) -> Pool:
+    """
+    A pool of at most `size` connections, the first of them open and checked.
+
+    `durable` insists on `synchronous_commit` and `fsync` and pins them; readers need not.
+
+    Raises:
+        SinkUnavailable: retry. SinkMisconfigured: pause; also where a commit could be acknowledged and lost.
+    """
+    settings = {
+        "application_name": application,
+        "timezone": "UTC",
+        "jit": "off",
+        "lock_timeout": _milliseconds(timeouts.lock_s),
+        "statement_timeout": _milliseconds(timeouts.statement_s),
+        "idle_in_transaction_session_timeout": _milliseconds(timeouts.idle_s),
+    }
+    try:
+        return await asyncpg.create_pool(
+            dsn,
+            min_size=1,
+            max_size=size,
+            timeout=timeouts.connect_s,
+            command_timeout=timeouts.client_s,
+            # Plans live as long as their connection; the sink's statement is longer than asyncpg caches by default.
+            max_cached_statement_lifetime=0,
+            max_cacheable_statement_size=0,
+            server_settings=settings,
+            init=_assert_durable if durable else None,
+            reset=_keep,
+        )
+    except Exception as exc:
+        told = sink_error(exc)
+        if told is None or told is exc:
+            raise
+        raise told from exc
+
+
+@asynccontextmanager
+async def connection(pool: Pool, *, timeouts: Timeouts = DEFAULT_TIMEOUTS) -> AsyncIterator[Connection]:
+    """
+    A connection of the pool; after any error it is closed, never given to somebody else in an unknown state.
+
+    Raises:
+        SinkError: whatever went wrong inside, as `sinks/sqlstate.py` routes it.
+    """
+    held: Connection = None
+    try:
+        held = await pool.acquire(timeout=timeouts.acquire_s)
+        yield held
+    except BaseException as exc:
+        if held is not None:
+            held.terminate()
+        told = sink_error(exc)
+        if told is None or told is exc:
+            raise
+        raise told from exc
+    finally:
+        if held is not None:
+            await pool.release(held, timeout=timeouts.acquire_s)
+
+
+async def close_pool(pool: Pool, *, timeout_s: float = 5.0) -> None:
+    """Close every connection, abruptly after `timeout_s`."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            await pool.close()
+    except TimeoutError:
+        pool.terminate()
+
+
+async def _assert_durable(held: Connection) -> None:
+    row = await held.fetchrow(
+        "SELECT current_setting('synchronous_commit') AS commits, current_setting('fsync') AS fsync,"
+        " set_config('synchronous_commit', current_setting('synchronous_commit'), false)"
+    )
+    if row["commits"] not in _DURABLE_COMMITS or row["fsync"] != "on":
+        raise SinkMisconfigured(
+            f"a crash would lose acknowledged commits: synchronous_commit={row['commits']}, fsync={row['fsync']}",
+            hint="set synchronous_commit=on and fsync=on: the log forgets what the sink has acknowledged",
+        )
+
+
+async def _keep(_: Connection) -> None:
+    """Nothing to reset: statements set no session state. asyncpg has rolled back what was open."""
+
+
+def _milliseconds(seconds: float) -> str:
+    return str(round(seconds * 1000))

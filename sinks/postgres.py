@@ -1,0 +1,121 @@
+"""
+PostgresSink: events become payments, one transaction per call.
+
+The order of statements is the promise (docs/decisions): first the lock of the partition, in a statement of its own;
+then event rows, outcomes, the fold, payments, ledger and offset, from a snapshot that is younger than the lock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+from schemas.errors import SinkUnavailable
+from schemas.identity import event_digest
+from sinks.base import Applied, Dead, Place, Record
+from sinks.pool import DEFAULT_TIMEOUTS, Connection, Pool, Timeouts, close_pool, connection, open_pool
+from sinks.prepared import Prepared, fast_uuid, prepare
+from sinks.statement import LIVE_SCHEMA, statements
+
+logger = logging.getLogger(__name__)
+
+# How often a call starts again because another partition wrote one of its event ids at the same moment.
+_ATTEMPTS = 3
+
+
+def partition_lock(schema: str, place: Place) -> int:
+    """The key of the advisory lock of one partition: every writer of its payments takes it first."""
+    text = f"{schema}\n{place.topic}\n{place.partition}"
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8], signed=True)
+
+
+class PostgresSink:
+    """The sink in PostgreSQL. Open it with `PostgresSink.open`; calls may run at the same time, one per partition."""
+
+    def __init__(self, pool: Pool, *, schema: str = LIVE_SCHEMA, timeouts: Timeouts = DEFAULT_TIMEOUTS) -> None:
+        self.pool = pool
+        self.schema = schema
+        self.timeouts = timeouts
+        self._sql = statements(schema)
+
+    @classmethod
+    async def open(
+        cls, dsn: str, *, pool_size: int = 4, schema: str = LIVE_SCHEMA, timeouts: Timeouts = DEFAULT_TIMEOUTS
+    ) -> PostgresSink:
+        """
+        A sink on the migrated database at `dsn`.
+
+        Raises:
+            SinkUnavailable: retry. SinkMisconfigured: pause; also where the server may lose acknowledged commits.
+        """
+        pool = await open_pool(dsn, size=pool_size, timeouts=timeouts, application="till-sink")
+        return cls(pool, schema=schema, timeouts=timeouts)
+
+    async def close(self) -> None:
+        """Let go of every connection, within seconds."""
+        await close_pool(self.pool)
+
+    @staticmethod
+    def prepare(records: Sequence[Record], dead: Sequence[Dead] = ()) -> Prepared:
+        """What `apply_prepared` sends. Pure CPU: call it while another slice commits, in a thread if you like."""
+        return prepare(records, dead)
+
+    async def apply(
+        self, place: Place, records: Sequence[Record], dead: Sequence[Dead] = (), *, next_offset: int | None
+    ) -> Applied:
+        """As the protocol says."""
+        return await self.apply_prepared(place, prepare(records, dead), next_offset=next_offset)
+
+    async def apply_prepared(self, place: Place, prepared: Prepared, *, next_offset: int | None) -> Applied:
+        """As `apply`, from what `prepare` returned; calling it again with the same is safe."""
+        for _ in range(_ATTEMPTS):
+            applied = await self._transaction(place, prepared, next_offset)
+            if applied is not None:
+                return applied
+        raise SinkUnavailable("another partition keeps writing the same event ids")
+
+    async def next_offsets(self, topic: str) -> Mapping[int, int]:
+        """As the protocol says."""
+        async with connection(self.pool, timeouts=self.timeouts) as held:
+            return {row[0]: row[1] for row in await held.fetch(self._sql["next_offsets"], topic)}
+
+    async def is_counted(self, run_id: UUID, event_id: str) -> bool:
+        """As the protocol says."""
+        async with connection(self.pool, timeouts=self.timeouts) as held:
+            return bool(await held.fetchval(self._sql["is_counted"], fast_uuid(event_digest(event_id)), run_id))
+
+    async def _transaction(self, place: Place, prepared: Prepared, next_offset: int | None) -> Applied | None:
+        applied = duplicate = dead = stale = 0
+        where = (place.topic, place.partition, next_offset)
+        async with self._locked(place) as held:
+            for wave in prepared.waves:
+                row = await held.fetchrow(self._sql["apply_records"], *where, *wave)
+                if row["unseen"]:
+                    await held.execute("ROLLBACK")
+                    return None
+                applied += row["applied"]
+                duplicate += row["duplicate"]
+                stale += row["stale"]
+            if prepared.dead is not None:
+                dead = (await held.fetchrow(self._sql["count_dead"], *where, *prepared.dead))["dead"]
+            if not prepared.waves and prepared.dead is None and next_offset is not None:
+                await held.execute(self._sql["advance_offset"], *where)
+            await held.execute("COMMIT")
+        sent = prepared.records + prepared.dead_records
+        return Applied(
+            applied=applied, duplicate=duplicate, dead=dead, redelivered=sent - applied - duplicate - dead, stale=stale
+        )
+
+    @asynccontextmanager
+    async def _locked(self, place: Place) -> AsyncIterator[Connection]:
+        """
+        A connection in a READ COMMITTED transaction that holds the partition's lock; the body commits.
+
+        BEGIN and the lock travel together, as two statements: what follows has a snapshot younger than the lock.
+        """
+        async with connection(self.pool, timeouts=self.timeouts) as held:
+            await held.execute(self._sql["lock_partition"].format(lock=partition_lock(self.schema, place)))
+            yield held
