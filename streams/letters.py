@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -28,8 +27,8 @@ log = logging.getLogger(__name__)
 class LetterList(Protocol):
     """Where letters are listed."""
 
-    async def put(self, letters: Sequence[DeadLetter]) -> None:
-        """List them; a known id changes nothing. Raises SinkError."""
+    async def put(self, letter: DeadLetter, *, partition: int, offset: int) -> None:
+        """List the letter, which lies at this place of its topic; a known id changes nothing. Raises SinkError."""
         ...
 
 
@@ -43,14 +42,15 @@ def register(app: faust.App, topics: Topics, letters: LetterList) -> None:
     async def list_letters(stream: Any) -> None:
         async for event in stream.events():
             message = event.message
-            await _listed(letters, _read(event.value, message.topic, message.partition, message.offset))
+            letter = _read(event.value, message.topic, message.partition, message.offset)
+            await _listed(letters, letter, partition=message.partition, offset=message.offset)
 
 
-async def _listed(letters: LetterList, letter: DeadLetter) -> None:
+async def _listed(letters: LetterList, letter: DeadLetter, *, partition: int, offset: int) -> None:
     backoff = Backoff()
     while True:
         try:
-            return await letters.put([letter])
+            return await letters.put(letter, partition=partition, offset=offset)
         except (SinkRefused, SinkUnclear) as exc:
             if letter.message == _UNLISTABLE:
                 raise
