@@ -1,4 +1,7 @@
-"""The copy of `connector_state` that readers query. The connector role alone writes it, after its table has taken the checkpoint."""
+"""
+The copy of `connector_state` that readers query. The connector role alone writes it, after its table has taken the
+checkpoint.
+"""
 
 from __future__ import annotations
 

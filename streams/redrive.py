@@ -1,0 +1,84 @@
+"""
+Redrive: a dead letter's original bytes once more onto its topic, as a record of a run of its own.
+
+The event id is a hash of (letter, attempt), so that the outcome is counted for the redrive and the closed run keeps
+its counts; what
+the record *says* is unchanged, so a fact that went through meanwhile is a duplicate and moves nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from uuid import UUID
+
+from schemas.codec import HEADER_EVENT, HEADER_RUN
+from schemas.errors import RecordRejected
+from schemas.letter import DeadLetter, Stage
+from schemas.topic import Topics
+from streams.partition import partition_of
+from streams.publisher import Producer
+
+
+class _Redriven:
+    """The record as it goes out again."""
+
+    __slots__ = ("headers", "key", "value")
+
+    def __init__(self, key: bytes, value: bytes, headers: list[tuple[str, bytes]]) -> None:
+        self.key = key
+        self.value = value
+        self.headers = headers
+
+
+def redrive_event_id(letter_id: str, attempt: int) -> str:
+    """The id under which attempt number `attempt` of the letter is counted: 32 hex digits."""
+    return hashlib.sha256(f"redrive\n{letter_id}\n{attempt}".encode()).hexdigest()[:32]
+
+
+def why_not(letter: DeadLetter, topics: Topics) -> RecordRejected | None:
+    """Why the letter cannot go through again as it is; None if it can."""
+    if letter.stage is not Stage.SINK:
+        return RecordRejected(
+            "not_an_event",
+            "the record never became an event",
+            hint="correct it at its source: the corrected file is read as a new revision",
+        )
+    if letter.truncated:
+        return RecordRejected(
+            "truncated",
+            "the letter holds only the head of its record",
+            hint=f"the whole record is at {letter.topic} partition {letter.partition} offset {letter.offset}",
+        )
+    if letter.value is None or letter.key is None:
+        return RecordRejected(
+            "incomplete", "the record has no key or no value", hint="find who wrote it; it says nothing"
+        )
+    if letter.topic != topics.events.name:
+        return RecordRejected(
+            "other_topic", f"the record came from {letter.topic}, which this installation does not write"
+        )
+    return None
+
+
+async def redrive(producer: Producer, topics: Topics, letter: DeadLetter, *, run_id: UUID, attempt: int) -> str:
+    """
+    Publish the letter's record again and return its new event id, once the broker acknowledged it.
+
+    Raises:
+        RecordRejected: as `why_not` says. BrokerUnavailable: retry with the same attempt, which gives the same event
+            id.
+    """
+    refused = why_not(letter, topics)
+    key, value = letter.key_bytes(), letter.value_bytes()
+    if refused is not None or key is None or value is None:
+        raise refused or RecordRejected("incomplete", "the record has no key or no value")
+    event_id = redrive_event_id(letter.id, attempt)
+    kept = [
+        (name, item)
+        for name, item in letter.header_pairs()
+        if name not in {HEADER_EVENT, HEADER_RUN} and item is not None
+    ]
+    headers = [*kept, (HEADER_EVENT, event_id.encode()), (HEADER_RUN, str(run_id).encode())]
+    partition = partition_of(key, topics.events.partitions)
+    await producer.send(topics.events.name, [(partition, _Redriven(key, value, headers))])
+    return event_id
