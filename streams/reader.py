@@ -77,7 +77,8 @@ async def read(bootstrap: str, wanted: Range, *, slice_records: int = SLICE_RECO
                     continue
                 inside = [record for record in records if record.offset < end]
                 if inside:
-                    yield Slice(place.topic, place.partition, inside, inside[0].offset, inside[-1].offset + 1, _bytes(inside))
+                    first, after = inside[0].offset, inside[-1].offset + 1
+                    yield Slice(place.topic, place.partition, inside, first, after, _bytes(inside))
             for partition, end in list(left.items()):
                 place = TopicPartition(wanted.topic, partition)
                 if await consumer.position(place) >= end:  # also past gaps that compaction or transactions left
