@@ -86,6 +86,9 @@ FILES_SKIPPED_TOTAL = Metric(
     "tillstream_files_skipped_total", _C, "Files not read, by reason.", ("connector", "reason")
 )
 DEPENDENCY_UP = Metric("tillstream_dependency_up", _G, "1 while Kafka or PostgreSQL answers.", ("dependency",))
+OFFSET_RESETS_TOTAL = Metric(
+    "tillstream_offset_resets_total", _C, "Times a partition's position was not in its log any more.", ("topic", "partition")
+)
 WATCHDOG_IDLE_SECONDS = Metric("tillstream_watchdog_idle_seconds", _G, "Seconds without progress while there was lag.")
 
 METRICS: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
