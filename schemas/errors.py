@@ -19,7 +19,9 @@ The error tree. A class exists where the pipeline does something different; the 
     ├── Fenced                pause    a newer owner has taken over: stop writing
     ├── StackError            pause    a part of the embedded stack cannot run on this machine as it is
     │   └── StackBusy         pause    another process already runs the stack of this data directory
-    └── ConfigError           pause    settings or a connector's configuration are wrong, found before any I/O
+    ├── ConfigError           pause    settings or a connector's configuration are wrong, found before any I/O
+    ├── NotFound              reject   an operator named what is not there
+    └── Conflict              reject   an operator asked for what the present state does not allow
 
 Any other exception is a bug, and its disposition is *crash*: the process ends with a non-zero status.
 """
@@ -206,3 +208,19 @@ class ConfigError(TillError):
     code = "config"
     disposition = Disposition.PAUSE
     hint = "correct the keys named here"
+
+
+class NotFound(TillError):
+    """What an operator named is not there. Disposition: reject; nothing was changed."""
+
+    code = "not_found"
+    disposition = Disposition.REJECT
+    hint = "list what there is, and name one of it"
+
+
+class Conflict(TillError):
+    """The present state does not allow what an operator asked. Disposition: reject; nothing was changed."""
+
+    code = "conflict"
+    disposition = Disposition.REJECT
+    hint = "look at its state, and ask again when it allows it"

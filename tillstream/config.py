@@ -40,8 +40,14 @@ ENVIRONMENT_PREFIX = "TILL_"
 CONFIG_VARIABLE = "TILL_CONFIG"
 DEFAULT_FILE = "till.toml"
 
-# Read elsewhere, before any setting: which file to read, where downloads are kept, what the tests run against.
-_OTHER_VARIABLES = frozenset({CONFIG_VARIABLE, "TILL_CACHE"})
+# Read elsewhere, before there are settings.
+OTHER_VARIABLES: dict[str, str] = {
+    CONFIG_VARIABLE: "The TOML file to read instead of `till.toml` in the working directory.",
+    "TILL_CACHE": "Where downloads for the embedded stack are kept; may be deleted at any time.",
+    "TILL_JAVA": "The Java program (17 or newer) that runs the embedded broker.",
+    "TILL_MAVEN_REPOSITORY": "Where the broker's jars are fetched; their checksums decide, not the place.",
+    "TILL_POSTGRES_BIN": "The folder of a local PostgreSQL's programs, for the embedded server.",
+}
 _OTHER_PREFIXES = ("TILL_TEST_",)
 
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
@@ -181,13 +187,13 @@ class MonitorSettings(_Section):
         default=100_000, ge=1, description="Lag of a group on a topic, in events, that raises `tillstream_lag_alert`."
     )
     lag_alert_s: Seconds = Field(
-        default=60.0, gt=0, description="Age of the oldest unprocessed event that raises `tillstream_lag_alert`."
+        default=20.0, gt=0, description="Age of the oldest unprocessed event that raises `tillstream_lag_alert`."
     )
     run_deadline_s: Seconds = Field(
         default=60.0, gt=0, description="A run read to its end waits so long for the sink; then it is overdue."
     )
     heartbeat_timeout_s: Seconds = Field(
-        default=60.0, gt=0, description="A run whose worker was silent for so long, or lost its claim, has crashed."
+        default=25.0, gt=0, description="A run whose worker was silent for so long, or lost its claim, has crashed."
     )
 
 
@@ -384,7 +390,7 @@ def _from_environment(environ: Mapping[str, str], problems: list[str]) -> dict[s
     known = {setting.variable: setting.key for setting in all_settings()}
     found: dict[str, tuple[object, str]] = {}
     for name, value in environ.items():
-        if not name.startswith(ENVIRONMENT_PREFIX) or name in _OTHER_VARIABLES or name.startswith(_OTHER_PREFIXES):
+        if not name.startswith(ENVIRONMENT_PREFIX) or name in OTHER_VARIABLES or name.startswith(_OTHER_PREFIXES):
             continue
         if name in known and value:  # set to nothing means not set, as compose files pass it
             found[known[name]] = (value, name)

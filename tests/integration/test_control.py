@@ -1,0 +1,178 @@
+"""Connectors, claims and runs on a real PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from connectors.ports import RunLog
+from connectors.spec import ConnectorConfig, SourceSpec
+from schemas.checkpoint import Counts
+from schemas.errors import ConfigError, Conflict, Fenced, NotFound
+from sinks.migrate import migrate
+from sinks.pool import Pool, close_pool, open_pool
+from tillstream.control import claim as claims
+from tillstream.control import connector as connectors
+from tillstream.control import run as runs
+from tillstream.control.connector import ConnectorStatus
+from tillstream.control.run import PostgresRunLog, RunStatus
+
+
+class FolderConfig(ConnectorConfig):
+    directory: Path
+
+
+SPEC = SourceSpec("folder", "For tests.", FolderConfig, lambda *_: None, "nothing")  # type: ignore[arg-type, return-value]
+
+
+@pytest.fixture
+async def pool(database: str) -> AsyncIterator[Pool]:
+    await migrate(database)
+    opened = await open_pool(database, size=4)
+    yield opened
+    await close_pool(opened)
+
+
+async def _connector(pool: Pool, name: str = "bank") -> connectors.ConnectorView:
+    await connectors.create(pool, name=name, spec=SPEC, configuration={"directory": "/in"})
+    return await connectors.find(pool, name)
+
+
+async def test_a_connector_is_found_by_name_id_and_number_and_keeps_its_id_for_ever(pool: Pool) -> None:
+    identifier = await connectors.create(pool, name="bank", spec=SPEC, configuration={"directory": "/in"})
+
+    for wanted in ("bank", str(identifier), str((await connectors.find(pool, "bank")).number)):
+        view = await connectors.find(pool, wanted)
+        assert (view.id, view.name, view.provider, view.status) == (identifier, "bank", "bank", ConnectorStatus.ACTIVE)
+    assert [view.name for view in await connectors.list_connectors(pool)] == ["bank"]
+    with pytest.raises(NotFound, match="no connector 'other'"):
+        await connectors.find(pool, "other")
+
+
+async def test_everything_wrong_with_a_connector_is_told_at_once_and_nothing_is_stored(pool: Pool) -> None:
+    with pytest.raises(ConfigError) as caught:
+        await connectors.create(
+            pool, name="a\nb", spec=SPEC, configuration={"poll_s": "often", "colour": 1}, provider="x" * 200
+        )
+
+    for key in ("name:", "provider:", "directory: Field required", "poll_s:", "got str", "colour:"):
+        assert key in str(caught.value)
+    assert await connectors.list_connectors(pool) == []
+
+
+async def test_a_dry_run_and_a_taken_name_store_nothing(pool: Pool) -> None:
+    await connectors.create(pool, name="bank", spec=SPEC, configuration={"directory": "/in"}, dry_run=True)
+    assert await connectors.list_connectors(pool) == []
+
+    await _connector(pool)
+    with pytest.raises(Conflict, match="is there already"):
+        await _connector(pool)
+    assert len(await connectors.list_connectors(pool)) == 1
+
+
+async def test_a_provider_may_change_until_the_first_run_opens_and_never_after(pool: Pool) -> None:
+    view = await _connector(pool)
+    await connectors.configure(pool, view, spec=SPEC, configuration={"directory": "/b"}, provider="acme")
+    view = await connectors.find(pool, "bank")
+    assert (view.provider, view.configuration["directory"]) == ("acme", "/b")
+    versions = [each.version for each in await connectors.desired(pool)]
+
+    await PostgresRunLog(pool).open(uuid4(), view.id, triggered_by="SCHEDULER", run_type="SCHEDULED")
+    with pytest.raises(Conflict, match="is frozen"):
+        await connectors.configure(pool, view, spec=SPEC, configuration={"directory": "/c"}, provider="other")
+    await connectors.configure(pool, view, spec=SPEC, configuration={"directory": "/d"})
+
+    view = await connectors.find(pool, "bank")
+    assert (view.provider, view.configuration["directory"], view.provider_frozen) == ("acme", "/d", True)
+    assert versions == [2]
+    assert [each.version for each in await connectors.desired(pool)] == [3]
+
+
+async def test_a_paused_connector_is_not_desired(pool: Pool) -> None:
+    view = await _connector(pool)
+
+    await connectors.set_status(pool, view.id, ConnectorStatus.PAUSED)
+    assert await connectors.desired(pool) == []
+
+    await connectors.set_status(pool, view.id, ConnectorStatus.ACTIVE)
+    assert [each.id for each in await connectors.desired(pool)] == [view.id]
+
+
+async def test_a_claim_goes_above_whatever_was_seen_and_fences_the_one_before(pool: Pool) -> None:
+    view = await _connector(pool)
+
+    first = await claims.claim(pool, view.id, worker="one", table_epoch=0)
+    await claims.renew(pool, first)
+    second = await claims.claim(pool, view.id, worker="two", table_epoch=41)
+    third = await claims.claim(pool, view.id, worker="three", table_epoch=7)
+
+    assert (first.epoch, second.epoch, third.epoch) == (1, 42, 43)
+    for outdated in (first, second):
+        with pytest.raises(Fenced):
+            await claims.renew(pool, outdated)
+    await claims.renew(pool, third)
+
+
+def _counts(read: int, rejected: int = 0) -> Counts:
+    published = read - rejected
+    return Counts(read=read, published=published, rejected=rejected, published_sum=2**127 + published)
+
+
+async def test_every_call_to_the_run_log_may_come_twice(pool: Pool) -> None:
+    view, log, run = await _connector(pool), PostgresRunLog(pool), uuid4()
+    checked: RunLog = log
+
+    for _ in range(2):
+        await checked.open(run, view.id, triggered_by="SCHEDULER", run_type="SCHEDULED")
+        await checked.progress(run, _counts(3, 1))
+    for _ in range(2):
+        await checked.finish_reading(run, _counts(5, 1), problems=["b.csv: cut"])
+
+    [only] = await runs.list_runs(pool)
+    assert (only.id, only.read, only.published, only.rejected) == (run, 5, 4, 1)
+    assert (only.status, only.awaiting_sink, only.reason) == (RunStatus.RUNNING, True, "b.csv: cut")
+    async with pool.acquire() as held:
+        seed = await held.fetchrow("SELECT * FROM sp_v2_connector_runs")
+        assert await held.fetchval("SELECT published_sum FROM connector_runs") == 2**127 + 4
+    assert (seed["records_processed"], seed["records_success"], seed["records_failed"]) == (5, 4, 1)
+
+
+async def test_of_finishing_and_failing_the_first_holds(pool: Pool) -> None:
+    view, log = await _connector(pool), PostgresRunLog(pool)
+    finished, failed = uuid4(), uuid4()
+    for run in (finished, failed):
+        await log.open(run, view.id, triggered_by="SCHEDULER", run_type="SCHEDULED")
+
+    await log.finish_reading(finished, _counts(2))
+    await log.fail(finished, _counts(1), reason="too late")
+    await log.fail(failed, _counts(1), reason="source unavailable")
+    await log.finish_reading(failed, _counts(9))
+
+    by_id = {view.id: view for view in await runs.list_runs(pool)}
+    assert (by_id[finished].status, by_id[finished].read, by_id[finished].reason) == (RunStatus.RUNNING, 2, "")
+    assert (by_id[failed].status, by_id[failed].read, by_id[failed].reason) == (
+        RunStatus.FAILED,
+        1,
+        "source unavailable",
+    )
+    connector = await connectors.find(pool, "bank")
+    assert (connector.total_runs, connector.last_run_status, connector.success_rate) == (1, "FAILED", 0)
+
+
+async def test_a_run_is_closed_once_and_counted_once(pool: Pool) -> None:
+    view, log, run = await _connector(pool), PostgresRunLog(pool), uuid4()
+    await log.open(run, view.id, triggered_by="x" * 300, run_type="MANUAL")
+    await log.finish_reading(run, _counts(2))
+
+    async with pool.acquire() as held:
+        closed = [await runs.close(held, run, RunStatus.SUCCESS) for _ in range(3)]
+
+    assert closed == [True, False, False]
+    connector = await connectors.find(pool, "bank")
+    assert (connector.total_runs, connector.success_rate) == (1, 100)
+    [found] = await runs.find_runs(pool, str(run)[:8])
+    assert (found.status, len(found.triggered_by)) == (RunStatus.SUCCESS, 100)
+    assert [each.id for each in await runs.find_runs(pool, str(found.number))] == [run]

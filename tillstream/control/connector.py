@@ -1,0 +1,228 @@
+"""
+Connectors as desired state: created, listed, reconfigured, paused and resumed. Workers compare it with what they run.
+
+A connector's id never changes; its name may. Its provider is part of keys in the log, so it freezes when the first run
+opens.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID, uuid4
+
+from pydantic import ValidationError
+
+from connectors.spec import ConnectorConfig, SourceSpec
+from schemas.errors import ConfigError, Conflict, NotFound
+from schemas.payment import MAX_PROVIDER
+from sinks.pool import Pool, connection
+from tillstream.control.statement import statements
+
+# a connector's own configuration: any JSON object, which its source's model judges
+Configuration = Mapping[str, Any]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.-]{0,99}", re.ASCII)  # a metric label, a log fact, part of a path
+_UNKNOWN_HEALTH = "unknown"
+
+
+class ConnectorStatus(StrEnum):
+    """Seed 003's words for what an operator wants of a connector."""
+
+    ACTIVE = "ACTIVE"
+    PAUSED = "PAUSED"
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectorView:
+    """One connector as operators see it. `number` is seed 003's id; `health` and `cause` are the monitor's verdict."""
+
+    id: UUID
+    number: int
+    name: str
+    kind: str
+    provider: str
+    provider_frozen: bool
+    status: ConnectorStatus
+    configuration: Configuration
+    health: str
+    cause: str
+    success_rate: int
+    total_runs: int
+    last_run_at: datetime | None
+    last_run_status: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """A connector that should run. `version` rises with each new configuration."""
+
+    id: UUID
+    name: str
+    kind: str
+    provider: str
+    version: int
+    configuration: Configuration
+
+
+async def create(
+    pool: Pool,
+    *,
+    name: str,
+    spec: SourceSpec,
+    configuration: Configuration,
+    provider: str | None = None,
+    dry_run: bool = False,
+) -> UUID:
+    """
+    Create an active connector and return its id; with `dry_run` only check.
+
+    Raises:
+        ConfigError: everything that is wrong with it, at once. Conflict: the name is taken. SinkError: as routed.
+    """
+    chosen = provider or name
+    checked(spec, configuration, name=name, provider=chosen)
+    identifier = uuid4()
+    if dry_run:
+        return identifier
+    # seed 003's types know banks and gateways only; other kinds have none
+    arguments = (identifier, name, None, chosen, spec.kind, json.dumps(configuration), chosen)
+    async with connection(pool) as held:
+        if await held.fetchval(statements()["create_connector"], *arguments) is None:
+            raise Conflict(f"a connector named {name!r} is there already", hint="choose another name")
+    return identifier
+
+
+def checked(spec: SourceSpec, configuration: Configuration, *, name: str, provider: str) -> ConnectorConfig:
+    """
+    The source's own model of the configuration.
+
+    Raises:
+        ConfigError: every problem, by key, with the value's type.
+    """
+    problems = []
+    if not _NAME.fullmatch(name):
+        problems.append("name: must be 1 to 100 letters, digits, spaces, dots, dashes or underscores")
+    if not 0 < len(provider) <= MAX_PROVIDER or not provider.isprintable():
+        problems.append(f"provider: must be 1 to {MAX_PROVIDER} printable characters")
+    model: ConnectorConfig | None = None
+    try:
+        model = spec.config.model_validate(configuration)
+    except ValidationError as exc:
+        problems += [_problem(error) for error in exc.errors(include_url=False)]
+    if problems or model is None:
+        raise ConfigError("\n  ".join([f"connector {name!r} cannot be as it is described:", *problems]))
+    return model
+
+
+# pydantic's own error mapping
+def _problem(error: Mapping[str, Any]) -> str:
+    key = ".".join(str(part) for part in error["loc"]) or "configuration"
+    got = "" if error["type"] == "missing" else f"; got {type(error.get('input')).__name__}"
+    return f"{key}: {error['msg'].removeprefix('Value error, ')}{got}"
+
+
+async def list_connectors(pool: Pool) -> list[ConnectorView]:
+    """
+    All of them, by name.
+
+    Raises:
+        SinkError: as `sinks/sqlstate.py` routes it.
+    """
+    async with connection(pool) as held:
+        return [_view(row) for row in await held.fetch(statements()["list_connectors"], None)]
+
+
+async def find(pool: Pool, wanted: str) -> ConnectorView:
+    """
+    The connector of this name, id or number.
+
+    Raises:
+        NotFound: there is none. SinkError: as routed.
+    """
+    async with connection(pool) as held:
+        rows = await held.fetch(statements()["list_connectors"], wanted)
+    if not rows:
+        raise NotFound(f"there is no connector {wanted!r}", hint="`till connector list` shows all")
+    by_name = [row for row in rows if row["name"] == wanted]
+    return _view((by_name or rows)[0])
+
+
+async def set_status(pool: Pool, connector_id: UUID, status: ConnectorStatus) -> None:
+    """
+    Pause or resume it; workers follow within seconds.
+
+    Raises:
+        NotFound: there is none. SinkError: as routed.
+    """
+    async with connection(pool) as held:
+        if await held.fetchval(statements()["set_connector_status"], connector_id, status.value) is None:
+            raise NotFound(f"there is no connector {connector_id}")
+
+
+async def configure(
+    pool: Pool, view: ConnectorView, *, spec: SourceSpec, configuration: Configuration, provider: str | None = None
+) -> None:
+    """
+    Replace its configuration; the worker starts it anew, from where it stood.
+
+    Raises:
+        ConfigError: it is wrong. Conflict: the provider is frozen. SinkError: as routed.
+    """
+    chosen = provider or view.provider
+    checked(spec, configuration, name=view.name, provider=chosen)
+    async with connection(pool) as held:
+        if await held.fetchval(statements()["configure_connector"], view.id, json.dumps(configuration), chosen) is None:
+            raise Conflict(
+                f"the provider of {view.name!r} is frozen: it is part of the keys of what was published",
+                hint="create another connector for another provider",
+            )
+
+
+async def desired(pool: Pool) -> list[Desired]:
+    """
+    The connectors that should run now, by id.
+
+    Raises:
+        SinkError: as routed.
+    """
+    async with connection(pool) as held:
+        rows = await held.fetch(statements()["desired_connectors"])
+    return [
+        Desired(
+            id=row["id"],
+            name=row["name"],
+            kind=row["kind"],
+            provider=row["provider"],
+            version=row["configuration_version"],
+            configuration=json.loads(row["connection_config"]),
+        )
+        for row in rows
+    ]
+
+
+# asyncpg's records are mappings of anything
+def _view(row: Mapping[str, Any]) -> ConnectorView:
+    return ConnectorView(
+        id=row["id"],
+        number=row["number"],
+        name=row["name"],
+        kind=row["kind"],
+        provider=row["provider"],
+        provider_frozen=row["provider_frozen_at"] is not None,
+        status=ConnectorStatus(row["status"]),
+        configuration=json.loads(row["connection_config"]),
+        health=row["health"] or _UNKNOWN_HEALTH,
+        cause=row["cause"] or "",
+        success_rate=row["success_rate"],
+        total_runs=row["total_runs"],
+        last_run_at=row["last_run_at"],
+        last_run_status=row["last_run_status"] or "",
+        created_at=row["created_at"],
+    )

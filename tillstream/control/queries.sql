@@ -1,0 +1,191 @@
+-- Statements of the control plane. Tables: sinks/migrations. Digest sums are modulo 2^128.
+
+-- name: create_connector
+-- Seed 003's row and the connector for ever, or neither. Returns nothing where the name is taken.
+WITH seed AS (
+    INSERT INTO sp_v2_connectors (name, connector_type, source_entity, status, connection_config, schedule_enabled)
+    VALUES ($2, $3, $4, 'ACTIVE', $6, FALSE)
+        ON CONFLICT (name) DO NOTHING
+    RETURNING id, name, created_at
+)
+INSERT INTO connectors (id, row_id, name, kind, provider, created_at)
+SELECT $1, seed.id, seed.name, $5, $7, seed.created_at FROM seed
+RETURNING id;
+
+-- name: list_connectors
+-- By name. `$1` restricts to one: an id, a name, or the number of seed 003.
+SELECT c.id, s.id AS number, s.name, c.kind, c.provider, c.provider_frozen_at, s.connector_type, s.source_entity, s.status,
+       s.connection_config, s.last_run_at, s.last_run_status, s.last_run_details, s.success_rate, s.success_count,
+       s.failure_count, s.total_runs, s.created_at, s.updated_at, h.state AS health, h.cause, h.since AS health_since
+  FROM connectors c
+  JOIN sp_v2_connectors s ON s.id = c.row_id
+  LEFT JOIN connector_health h ON h.connector_id = c.id
+ WHERE c.deleted_at IS NULL
+   AND ($1::text IS NULL OR s.name = $1 OR c.id::text = lower($1) OR s.id::text = $1)
+ ORDER BY s.name;
+
+-- name: set_connector_status
+UPDATE sp_v2_connectors s SET status = $2, updated_at = now()
+  FROM connectors c
+ WHERE c.row_id = s.id AND c.id = $1 AND c.deleted_at IS NULL
+RETURNING s.name;
+
+-- name: configure_connector
+-- A new configuration, and a new provider unless it is frozen: then nothing changes and nothing returns.
+WITH side AS (
+    UPDATE connectors SET provider = $3, configuration_version = configuration_version + 1
+     WHERE id = $1 AND deleted_at IS NULL AND (provider = $3 OR provider_frozen_at IS NULL)
+    RETURNING row_id
+)
+UPDATE sp_v2_connectors s SET connection_config = $2, updated_at = now()
+  FROM side WHERE s.id = side.row_id
+RETURNING s.name;
+
+-- name: claim_connector
+-- Take the connector for this worker. Whatever an older epoch still writes is refused.
+INSERT INTO connector_claims AS c (connector_id, epoch, worker)
+VALUES ($1, $2::bigint + 1, $3)
+    ON CONFLICT (connector_id) DO UPDATE
+   SET epoch = greatest(c.epoch, $2) + 1, worker = excluded.worker, claimed_at = now(), heartbeat_at = now()
+RETURNING epoch;
+
+-- name: renew_claim
+-- Returns nothing once a newer epoch owns the connector.
+UPDATE connector_claims SET heartbeat_at = now()
+ WHERE connector_id = $1 AND epoch = $2
+RETURNING epoch;
+
+-- name: report_connector
+INSERT INTO connector_reports (connector_id, state, problem, hint, listed_at, runs_open, pending, skipped)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+    ON CONFLICT (connector_id) DO UPDATE
+   SET state = excluded.state, problem = excluded.problem, hint = excluded.hint, listed_at = excluded.listed_at,
+       runs_open = excluded.runs_open, pending = excluded.pending, skipped = excluded.skipped, reported_at = now();
+
+-- name: desired_connectors
+-- What should run now, and in which version of its configuration.
+SELECT c.id, s.name, c.kind, c.provider, c.configuration_version, s.connection_config
+  FROM connectors c
+  JOIN sp_v2_connectors s ON s.id = c.row_id
+ WHERE c.deleted_at IS NULL AND s.status = 'ACTIVE'
+ ORDER BY c.id;
+
+-- name: open_run
+-- Idempotent. Opening a run freezes the provider: the next thing that happens is a publish. An outdated worker may open one too:
+-- what it published under it is on record, and the monitor ends it.
+WITH owner AS (
+    UPDATE connectors SET provider_frozen_at = coalesce(provider_frozen_at, now()) WHERE id = $2
+    RETURNING row_id
+), seed AS (
+    INSERT INTO sp_v2_connector_runs (connector_id, run_type, run_date, status, triggered_by)
+    SELECT row_id, $4, current_date, 'RUNNING', left($3, 100) FROM owner
+     WHERE NOT EXISTS (SELECT FROM connector_runs WHERE id = $1)
+    RETURNING id, started_at
+)
+INSERT INTO connector_runs (id, row_id, connector_id, started_at)
+SELECT $1, id, $2, started_at FROM seed
+    ON CONFLICT (id) DO NOTHING;
+
+-- name: open_manual_run
+-- A run that no worker owns, such as a redrive. Its connector may be one without a row of seed 003.
+WITH seed AS (
+    INSERT INTO sp_v2_connector_runs (connector_id, run_type, run_date, status, triggered_by)
+    SELECT row_id, 'MANUAL', current_date, 'RUNNING', left($3, 100) FROM connectors WHERE id = $2
+    RETURNING id, started_at
+)
+INSERT INTO connector_runs (id, row_id, connector_id, started_at)
+SELECT $1, id, $2, started_at FROM seed;
+
+-- name: record_progress
+-- What was read so far; also the heartbeat. A run that is through changes no more.
+WITH side AS (
+    UPDATE connector_runs
+       SET read = $2, published = $3, rejected = $4, filtered = $5, skipped = $6, published_sum = $7, rejected_sum = $8,
+           heartbeat_at = now()
+     WHERE id = $1 AND closed_at IS NULL AND reading_finished_at IS NULL
+    RETURNING row_id, read, rejected
+)
+UPDATE sp_v2_connector_runs r
+   SET records_processed = least(side.read, 2147483647),
+       records_success = least(side.read - side.rejected, 2147483647),
+       records_failed = least(side.rejected, 2147483647)
+  FROM side WHERE r.id = side.row_id;
+
+-- name: finish_reading
+-- The source side is through; `$2` are problems, or null. The first of this and `close_run` holds.
+UPDATE connector_runs SET reading_finished_at = now(), heartbeat_at = now(), reason = $2
+ WHERE id = $1 AND closed_at IS NULL AND reading_finished_at IS NULL
+RETURNING id;
+
+-- name: close_run
+-- End a run, once: its row of seed 003 and the connector's counters change with it. `$4`: only while it still reads.
+WITH dead AS (
+    SELECT coalesce(sum(events), 0)::bigint AS events FROM run_ledger WHERE run = $1 AND outcome = 'dead'
+), closed AS (
+    UPDATE connector_runs r SET closed_at = now(), reason = coalesce($3, r.reason)
+     WHERE r.id = $1 AND r.closed_at IS NULL AND (NOT $4 OR r.reading_finished_at IS NULL)
+    RETURNING r.row_id, r.read, r.rejected + (SELECT events FROM dead) AS failed, r.reason,
+              jsonb_build_object('run', r.id, 'read', r.read, 'published', r.published, 'rejected', r.rejected,
+                                 'filtered', r.filtered, 'skipped', r.skipped, 'dead', (SELECT events FROM dead),
+                                 'reason', coalesce($3, r.reason)) AS details
+), seed AS (
+    UPDATE sp_v2_connector_runs s
+       SET status = $2, completed_at = now(), error_message = closed.reason, details = closed.details,
+           duration_seconds = least(extract(epoch FROM now() - s.started_at), 99999999),
+           records_processed = least(closed.read, 2147483647),
+           records_success = least(greatest(closed.read - closed.failed, 0), 2147483647),
+           records_failed = least(closed.failed, 2147483647)
+      FROM closed WHERE s.id = closed.row_id
+    RETURNING s.connector_id, s.completed_at, s.details
+), counted AS (
+    UPDATE sp_v2_connectors c
+       SET last_run_at = seed.completed_at, last_run_status = $2, last_run_details = seed.details,
+           total_runs = total_runs + 1,
+           success_count = success_count + ($2 = 'SUCCESS')::integer,
+           failure_count = failure_count + ($2 = 'FAILED')::integer
+      FROM seed WHERE c.id = seed.connector_id
+)
+SELECT count(*) = 1 AS closed FROM closed;
+
+-- name: open_runs
+-- Every run that has not ended, the oldest first, with what the sink has counted for it and who owns its connector now.
+SELECT r.id, r.connector_id, coalesce(s.name, c.name) AS connector, r.read, r.published, r.rejected, r.filtered,
+       r.published_sum, r.rejected_sum, r.started_at, r.heartbeat_at, r.reading_finished_at, r.reason,
+       k.claimed_at, k.worker, now() AS now,
+       coalesce(l.applied, 0)::bigint AS applied, coalesce(l.duplicate, 0)::bigint AS duplicate,
+       coalesce(l.dead, 0)::bigint AS dead, coalesce(l.digests, 0) AS sink_sum
+  FROM connector_runs r
+  JOIN connectors c ON c.id = r.connector_id
+  LEFT JOIN sp_v2_connectors s ON s.id = c.row_id
+  LEFT JOIN connector_claims k ON k.connector_id = r.connector_id
+  LEFT JOIN LATERAL (
+      SELECT sum(events) FILTER (WHERE outcome = 'applied') AS applied,
+             sum(events) FILTER (WHERE outcome = 'duplicate') AS duplicate,
+             sum(events) FILTER (WHERE outcome = 'dead') AS dead,
+             sum(digest_sum) % 340282366920938463463374607431768211456 AS digests
+        FROM run_ledger WHERE run = r.id
+  ) l ON TRUE
+ WHERE r.closed_at IS NULL
+ ORDER BY r.started_at, r.id;
+
+-- name: list_runs
+-- The newest first. `$1` restricts to a connector's id, `$2` to one run's id or number, `$3` is the limit.
+SELECT r.id, s.id AS number, coalesce(n.name, c.name) AS connector, r.connector_id, s.run_type, s.status, s.triggered_by,
+       r.read, r.published, r.rejected, r.filtered, r.skipped, r.published_sum, r.rejected_sum,
+       r.started_at, r.reading_finished_at, r.closed_at, r.reason, s.duration_seconds,
+       coalesce(l.applied, 0)::bigint AS applied, coalesce(l.duplicate, 0)::bigint AS duplicate,
+       coalesce(l.dead, 0)::bigint AS dead
+  FROM connector_runs r
+  JOIN connectors c ON c.id = r.connector_id
+  LEFT JOIN sp_v2_connectors n ON n.id = c.row_id
+  LEFT JOIN sp_v2_connector_runs s ON s.id = r.row_id
+  LEFT JOIN LATERAL (
+      SELECT sum(events) FILTER (WHERE outcome = 'applied') AS applied,
+             sum(events) FILTER (WHERE outcome = 'duplicate') AS duplicate,
+             sum(events) FILTER (WHERE outcome = 'dead') AS dead
+        FROM run_ledger WHERE run = r.id
+  ) l ON TRUE
+ WHERE ($1::uuid IS NULL OR r.connector_id = $1)
+   AND ($2::text IS NULL OR r.id::text LIKE lower($2) || '%' OR s.id::text = $2)
+ ORDER BY r.started_at DESC, r.id
+ LIMIT $3;

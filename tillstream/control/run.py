@@ -1,0 +1,154 @@
+"""
+Runs: `connectors.ports.RunLog` on PostgreSQL, what ends a run, and the runs as operators see them.
+
+A run's row is written by the worker that reads, until it finished or failed, and ended by the monitor. Every call may
+come late and again: each is idempotent, and an ended run never changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from schemas.checkpoint import Counts
+from sinks.pool import Connection, Pool, connection
+from tillstream.control.statement import statements
+
+MANUAL = "MANUAL"
+DEFAULT_LIMIT = 30  # seed 003: the history's page
+
+
+class RunStatus(StrEnum):
+    """Seed 003's words."""
+
+    RUNNING = "RUNNING"
+    SUCCESS = "SUCCESS"
+    PARTIAL_SUCCESS = "PARTIAL_SUCCESS"
+    FAILED = "FAILED"
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """
+    One run as operators see it. `awaiting_sink` says that it is read to its end and the sink has not confirmed it yet.
+
+    Sums are of event digests, modulo 2^128.
+    """
+
+    id: UUID
+    number: int | None
+    connector: str
+    connector_id: UUID
+    type: str
+    status: RunStatus
+    triggered_by: str
+    read: int
+    published: int
+    rejected: int
+    filtered: int
+    skipped: int
+    applied: int
+    duplicate: int
+    dead: int
+    started_at: datetime
+    completed_at: datetime | None
+    duration_s: float | None
+    awaiting_sink: bool
+    reason: str
+
+
+class PostgresRunLog:
+    """`connectors.ports.RunLog` on PostgreSQL. Every method raises SinkError, as `sinks/sqlstate.py` routes it."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def open(self, run_id: UUID, connector_id: UUID, *, triggered_by: str, run_type: str) -> None:
+        """Start the run, and freeze the connector's provider: from now on it is part of keys in the log."""
+        async with connection(self._pool) as held:
+            await held.execute(statements()["open_run"], run_id, connector_id, triggered_by, run_type)
+
+    async def progress(self, run_id: UUID, counts: Counts) -> None:
+        """Store what was read so far; also the run's heartbeat."""
+        async with connection(self._pool) as held:
+            await record(held, run_id, counts)
+
+    async def finish_reading(self, run_id: UUID, counts: Counts, *, problems: Sequence[str] = ()) -> None:
+        """The source side is through. With `problems` the run ends PARTIAL_SUCCESS at best."""
+        async with connection(self._pool) as held, held.transaction():
+            await finish(held, run_id, counts, problems=problems)
+
+    async def fail(self, run_id: UUID, counts: Counts, *, reason: str) -> None:
+        """End the run FAILED, unless it was read to its end."""
+        async with connection(self._pool) as held, held.transaction():
+            await record(held, run_id, counts)
+            await close(held, run_id, RunStatus.FAILED, reason=reason, only_while_reading=True)
+
+
+async def record(held: Connection, run_id: UUID, counts: Counts) -> None:
+    """Store the counts of a run that still reads."""
+    sums = (Decimal(counts.published_sum), Decimal(counts.rejected_sum))
+    numbers = (counts.read, counts.published, counts.rejected, counts.filtered, counts.skipped)
+    await held.execute(statements()["record_progress"], run_id, *numbers, *sums)
+
+
+async def finish(held: Connection, run_id: UUID, counts: Counts, *, problems: Sequence[str] = ()) -> None:
+    """The source side is through, in the caller's transaction."""
+    await record(held, run_id, counts)
+    await held.execute(statements()["finish_reading"], run_id, "; ".join(problems) or None)
+
+
+async def close(
+    held: Connection, run_id: UUID, status: RunStatus, *, reason: str | None = None, only_while_reading: bool = False
+) -> bool:
+    """End the run; whether this call did it."""
+    return bool(await held.fetchval(statements()["close_run"], run_id, status.value, reason, only_while_reading))
+
+
+async def list_runs(pool: Pool, *, connector_id: UUID | None = None, limit: int = DEFAULT_LIMIT) -> list[RunView]:
+    """
+    Runs, the newest first.
+
+    Raises:
+        SinkError: as `sinks/sqlstate.py` routes it.
+    """
+    async with connection(pool) as held:
+        return [_view(row) for row in await held.fetch(statements()["list_runs"], connector_id, None, limit)]
+
+
+async def find_runs(pool: Pool, wanted: str) -> list[RunView]:
+    """The runs whose id begins with `wanted`, or whose number it is."""
+    async with connection(pool) as held:
+        return [_view(row) for row in await held.fetch(statements()["list_runs"], None, wanted, DEFAULT_LIMIT)]
+
+
+# asyncpg's records are mappings of anything
+def _view(row: Mapping[str, Any]) -> RunView:
+    closed = row["closed_at"] is not None
+    return RunView(
+        id=row["id"],
+        number=row["number"],
+        connector=row["connector"],
+        connector_id=row["connector_id"],
+        type=row["run_type"] or MANUAL,
+        status=RunStatus(row["status"] or RunStatus.RUNNING),
+        triggered_by=row["triggered_by"] or "",
+        read=row["read"],
+        published=row["published"],
+        rejected=row["rejected"],
+        filtered=row["filtered"],
+        skipped=row["skipped"],
+        applied=row["applied"],
+        duplicate=row["duplicate"],
+        dead=row["dead"],
+        started_at=row["started_at"],
+        completed_at=row["closed_at"],
+        duration_s=None if row["duration_seconds"] is None else float(row["duration_seconds"]),
+        awaiting_sink=not closed and row["reading_finished_at"] is not None,
+        reason=row["reason"] or "",
+    )
