@@ -169,9 +169,21 @@ def run_app(
     async def main(stop: Stop) -> int:
         made = contextlib.nullcontext(worker) if isinstance(worker, faust.App) else worker()
         async with made as app:
-            return await _Life(app, stop, chosen, held, meter).live()
+            return await live(app, stop, settings=chosen, held=held, meter=meter)
 
     return run(main, stop_within_s=chosen.stop_within_s)
+
+
+async def live(
+    app: faust.App,
+    stop: Stop,
+    *,
+    settings: RunSettings | None = None,
+    held: Callable[[], Collection[Key]] = tuple,
+    meter: Meter | None = None,
+) -> int:
+    """As `run_app`, within a process that somebody else runs and that has to do before and after: the exit status."""
+    return await _Life(app, stop, settings or RunSettings(), held, meter).live()
 
 
 class _Life:
