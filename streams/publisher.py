@@ -248,10 +248,11 @@ async def _send_partition(
     batch = producer.create_batch()
     sent: list[asyncio.Future[object]] = []
     for message in messages:
-        if batch.append(key=message.key, value=message.value, timestamp=now_ms, headers=message.headers) is None:
+        headers = list(message.headers)  # aiokafka takes no other sequence
+        if batch.append(key=message.key, value=message.value, timestamp=now_ms, headers=headers) is None:
             sent.append(await producer.send_batch(batch, topic, partition=partition))
             batch = producer.create_batch()
-            batch.append(key=message.key, value=message.value, timestamp=now_ms, headers=message.headers)
+            batch.append(key=message.key, value=message.value, timestamp=now_ms, headers=headers)
     sent.append(await producer.send_batch(batch, topic, partition=partition))
     for future in sent:
         await future
