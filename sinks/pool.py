@@ -6,7 +6,7 @@ on disk.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -49,22 +49,25 @@ async def open_pool(
     timeouts: Timeouts = DEFAULT_TIMEOUTS,
     application: str = "tillstream",
     durable: bool = True,
+    settings: Mapping[str, str] | None = None,
 ) -> Pool:
     """
     A pool of at most `size` connections, the first of them open and checked.
 
-    `durable` insists on `synchronous_commit` and `fsync` and pins them; readers need not.
+    `durable` insists on `synchronous_commit` and `fsync` and pins them; readers need not. `settings` are further
+    settings of the session.
 
     Raises:
         SinkUnavailable: retry. SinkMisconfigured: pause; also where a commit could be acknowledged and lost.
     """
-    settings = {
+    every = {
         "application_name": application,
         "timezone": "UTC",
         "jit": "off",
         "lock_timeout": _milliseconds(timeouts.lock_s),
         "statement_timeout": _milliseconds(timeouts.statement_s),
         "idle_in_transaction_session_timeout": _milliseconds(timeouts.idle_s),
+        **(settings or {}),
     }
     try:
         return await asyncpg.create_pool(
@@ -76,7 +79,7 @@ async def open_pool(
             # Plans live as long as their connection; the sink's statement is longer than asyncpg caches by default.
             max_cached_statement_lifetime=0,
             max_cacheable_statement_size=0,
-            server_settings=settings,
+            server_settings=every,
             init=_assert_durable if durable else None,
             reset=_keep,
         )

@@ -4,37 +4,48 @@ A slice as PostgreSQL takes it: one array per column. CPU only, so that a lane p
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from asyncpg.pgproto import pgproto
 
 from schemas.identity import adjustment_key, content_hash, event_digest, payment_digest
-from schemas.payment import MEANINGS, Kind
-from sinks.base import Dead, Record
+from schemas.payment import MEANINGS
+from sinks.base import Dead, Place, Record
 
 # asyncpg's own UUID, made from bytes and encoded without a detour over text.
 fast_uuid = pgproto.UUID
 
-# In the order of the parameters of `apply_records`, from $4 on.
-COLUMNS = (
-    "digest payment key content run connector amount effective_at revision_at revision_seq log_offset line rank sign"
-    " kind moved status asset scheme provider type reference parent_reference event_id source_object"
-    " position path raw high low"
-).split()
-DEAD_COLUMNS = ("digest", "run", "log_offset", "event_id", "letter_id", "reason", "high", "low")
-
-_KIND = {Kind.SNAPSHOT: b"s", Kind.DELTA: b"d", Kind.ABSOLUTE: b"a", Kind.OVERLAY: b"o"}
-_MEANING = {
-    status: (meaning.rank, meaning.sign, _KIND[meaning.kind], meaning.moved, status.value)
-    for status, meaning in MEANINGS.items()
-}
+# Place of each status in the statement's table of meanings, counted from 1.
+_MEANING = {status: place for place, status in enumerate(MEANINGS, start=1)}
 _HALVES = struct.Struct(">qq")
 
 # A column of the statement: what asyncpg encodes as an array.
 Column = Sequence[Any]
+# One row of the statement's columns.
+Row = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Wave:
+    """
+    Records whose event ids differ. `batches` is what many records share, said once; `rows` are the parameters' columns.
+
+    A batch is (connector, source object, path, run, revision instant, revision order).
+    """
+
+    batches: tuple[Row, ...]
+    rows: tuple[Column, ...]
+
+    def parameters(self, place: Place) -> tuple[Column, ...]:
+        """The statement's arrays, in order."""
+        connectors, objects, paths, runs, instants, orders = zip(*self.batches, strict=True)
+        origins = [_origin(place, *batch[:3]) for batch in self.batches]
+        return (connectors, objects, paths, runs, origins, instants, orders, *self.rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,109 +57,110 @@ class Prepared:
     that several runs published within this slice needs a second.
     """
 
-    waves: tuple[tuple[Column, ...], ...]
+    waves: tuple[Wave, ...]
     dead: tuple[Column, ...] | None
     records: int
     dead_records: int
 
 
 def prepare(records: Sequence[Record], dead: Sequence[Dead] = ()) -> Prepared:
-    """
-    The arrays of `records`, in their order. Raises nothing: what PostgreSQL cannot store is found when it is sent.
-    """
-    waves: list[list[Row]] = [[]]
-    runs_of: dict[bytes, set[Any]] = {}
+    """The arrays of `records`, in their order. Raises nothing: what PostgreSQL refuses is found when it is sent."""
+    makers = [_Maker()]
+    runs_of: dict[bytes, set[UUID]] = {}
     for record in records:
         digest = event_digest(record.event_id)
         runs = runs_of.get(digest)
         if runs is None:
             runs_of[digest] = {record.run_id}
-            waves[0].append(_row(record, digest))
+            makers[0].add(record, digest)
             continue
         if record.run_id in runs:
             continue  # the same pair again: a redelivery counts nowhere
         runs.add(record.run_id)
-        if len(waves) < len(runs):
-            waves.append([])
-        waves[len(runs) - 1].append(_row(record, digest))
+        if len(makers) < len(runs):
+            makers.append(_Maker())
+        makers[len(runs) - 1].add(record, digest)
     return Prepared(
-        waves=tuple(tuple(zip(*wave, strict=True)) for wave in waves if wave),
+        waves=tuple(maker.wave() for maker in makers if maker.rows),
         dead=_dead_columns(dead) if dead else None,
         records=len(records),
         dead_records=len(dead),
     )
 
 
-# One row of the statement's columns, in the order of COLUMNS.
-Row = tuple[Any, ...]
+class _Maker:
+    """Collects the rows of one wave."""
 
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+        self._batches: dict[Row, int] = {}
 
-def _row(record: Record, digest: bytes) -> Row:
-    payment = record.payment
-    lineage = record.event.lineage
-    rank, sign, kind, moved, status = _MEANING[payment.status]
-    high, low = _HALVES.unpack(digest)
-    if lineage is None:
-        # Another team's client: its event's own time is all there is to order revisions by.
-        connector, revision_at, revision_seq, line = None, record.event.created_at, 0, None
-        source_object = position = path = ""
-    else:
-        connector, revision_at, revision_seq, line = (
-            fast_uuid(lineage.connector_id.bytes),
-            lineage.revision_at,
-            lineage.revision_seq,
-            lineage.line,
+    def add(self, record: Record, digest: bytes) -> None:
+        payment, lineage = record.payment, record.event.lineage
+        batch: Row
+        if lineage is None:
+            # Another team's client: its event's own time is all there is to order revisions by.
+            batch = (None, "", "", record.run_id, record.event.created_at, 0)
+            line, position = None, ""
+        else:
+            batch = (
+                lineage.connector_id,
+                lineage.source_object,
+                lineage.path,
+                record.run_id,
+                lineage.revision_at,
+                lineage.revision_seq,
+            )
+            line, position = lineage.line, lineage.position
+        number = self._batches.setdefault(batch, len(self._batches) + 1)
+        self.rows.append(
+            (
+                number,
+                fast_uuid(digest),
+                fast_uuid(payment_digest(payment)),
+                fast_uuid(adjustment_key(payment)),
+                fast_uuid(content_hash(payment)),
+                payment.amount,
+                payment.effective_at,
+                record.offset,
+                line,
+                _MEANING[payment.status],
+                payment.asset,
+                payment.scheme,
+                payment.provider,
+                payment.type.value,
+                payment.reference,
+                payment.parent_reference,
+                record.event_id,
+                position,
+                payment.raw,
+                *_HALVES.unpack(digest),
+            )
         )
-        source_object, position, path = lineage.source_object, lineage.position, lineage.path
-    return (
-        fast_uuid(digest),
-        fast_uuid(payment_digest(payment)),
-        fast_uuid(adjustment_key(payment)),
-        fast_uuid(content_hash(payment)),
-        fast_uuid(record.run_id.bytes),
-        connector,
-        payment.amount,
-        payment.effective_at,
-        revision_at,
-        revision_seq,
-        record.offset,
-        line,
-        rank,
-        sign,
-        kind,
-        moved,
-        status,
-        payment.asset,
-        payment.scheme,
-        payment.provider,
-        payment.type.value,
-        payment.reference,
-        payment.parent_reference,
-        record.event_id,
-        source_object,
-        position,
-        path,
-        payment.raw,
-        high,
-        low,
-    )
+
+    def wave(self) -> Wave:
+        return Wave(tuple(self._batches), tuple(zip(*self.rows, strict=True)))
+
+
+def _origin(place: Place, connector: UUID | None, source_object: str, path: str) -> UUID:
+    parts = (str(connector), source_object, path, place.topic, str(place.partition))
+    text = "".join(f"{len(part)}:{part}" for part in parts)
+    return UUID(bytes=hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16])
 
 
 def _dead_columns(dead: Sequence[Dead]) -> tuple[Column, ...]:
     rows = []
     for one in {(one.event_id, one.run_id): one for one in dead}.values():
         digest = event_digest(one.event_id)
-        high, low = _HALVES.unpack(digest)
         rows.append(
             (
                 fast_uuid(digest),
-                fast_uuid(one.run_id.bytes),
+                one.run_id,
                 one.offset,
                 one.event_id,
                 one.letter_id,
                 one.reason,
-                high,
-                low,
+                *_HALVES.unpack(digest),
             )
         )
     return tuple(zip(*rows, strict=True))

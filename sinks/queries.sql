@@ -1,5 +1,6 @@
--- The sink's statements. `sinks/statement.py` reads this file; {schema} is the schema they work in, {fold} the block of that name.
--- Every parameter is an array of one column, or a scalar: nothing of a payment ever becomes SQL text.
+-- The sink's statements. `sinks/statement.py` reads this file: {schema} is the schema they work in, {meanings} the table of
+-- statuses in schemas/payment.py, any other {name} the block of that name. Nothing of a payment ever becomes SQL text:
+-- every value is a parameter.
 
 
 -- name: lock_partition
@@ -100,53 +101,83 @@ represented AS (
 
 -- name: apply_records
 -- The slice's one statement after the lock. Digests are unique within it. Returns one row of counts.
-WITH input AS (
+-- Real tables are probed by `= ANY (array)` alone, and what is in memory is looked up by hashed subplans: the plan is the
+-- same for every size of table and slice (docs/decisions, "The sink's statement").
+WITH given AS (
+    SELECT t.digest, t.payment, t.key, t.content, ($7::uuid[])[t.batch] AS run, ($8::uuid[])[t.batch] AS origin, t.amount,
+           t.effective_at, ($9::timestamptz[])[t.batch] AS revision_at, ($10::bigint[])[t.batch] AS revision_seq,
+           t.log_offset, t.line, t.meaning, t.asset, t.scheme, t.provider, t.type, t.reference, t.parent_reference,
+           t.event_id, t.position, t.raw, t.high, t.low
+      FROM unnest($11::smallint[], $12::uuid[], $13::uuid[], $14::uuid[], $15::uuid[], $16::bigint[], $17::timestamptz[],
+                  $18::bigint[], $19::integer[], $20::smallint[], $21::text[], $22::text[], $23::text[], $24::text[],
+                  $25::text[], $26::text[], $27::text[], $28::text[], $29::text[], $30::bigint[], $31::bigint[])
+           AS t (batch, digest, payment, key, content, amount, effective_at,
+                 log_offset, line, meaning, asset, scheme, provider, type,
+                 reference, parent_reference, event_id, position, raw, high, low)
+), input AS (
+    -- What was counted dead stays dead: a redrive comes under a run of its own.
     SELECT *
-      FROM unnest($4::uuid[], $5::uuid[], $6::uuid[], $7::uuid[], $8::uuid[], $9::uuid[], $10::bigint[], $11::timestamptz[],
-                  $12::timestamptz[], $13::bigint[], $14::bigint[], $15::integer[], $16::smallint[], $17::smallint[],
-                  $18::"char"[], $19::boolean[], $20::text[], $21::text[], $22::text[], $23::text[], $24::text[], $25::text[],
-                  $26::text[], $27::text[], $28::text[], $29::text[], $30::text[], $31::text[], $32::bigint[], $33::bigint[])
-           WITH ORDINALITY
-           AS given (digest, payment, key, content, run, connector, amount, effective_at,
-                     revision_at, revision_seq, log_offset, line, rank, sign,
-                     kind, moved, status, asset, scheme, provider, type, reference,
-                     parent_reference, event_id, source_object, position, path, raw, high, low, n)
-     -- What was counted dead stays dead: a redrive comes under a run of its own.
-     WHERE NOT EXISTS (SELECT FROM {schema}.event_deaths d WHERE d.run = given.run AND d.digest = given.digest)
+      FROM given
+     WHERE (digest, run) NOT IN (SELECT digest, run FROM {schema}.event_deaths WHERE digest = ANY ($12))
+), origins AS (
+    INSERT INTO {schema}.event_origins (id, connector, source_object, path, topic, log_partition)
+    SELECT id, connector, source_object, path, $1, $2
+      FROM unnest($8::uuid[], $4::uuid[], $5::text[], $6::text[]) AS o (id, connector, source_object, path)
+        ON CONFLICT (id) DO NOTHING
 ), inserted AS (
     INSERT INTO {schema}.payment_events
-           (digest, payment, key, content, run, connector, amount, effective_at, revision_at, revision_seq, log_offset,
-            log_partition, line, rank, sign, kind, moved, status, asset, scheme, provider, type, reference, parent_reference,
-            event_id, topic, source_object, position, path, raw)
-    SELECT digest, payment, key, content, run, connector, amount, effective_at, revision_at, revision_seq, log_offset,
-           $2, line, rank, sign, kind, moved, status, asset, scheme, provider, type, reference, parent_reference,
-           event_id, $1, source_object, position, path, raw
+           (digest, payment, key, content, run, origin, amount, effective_at, revision_at, revision_seq, log_offset, line,
+            rank, sign, kind, moved, status, asset, scheme, provider, type, reference, parent_reference, event_id, position,
+            raw)
+    SELECT digest, payment, key, content, run, origin, amount, effective_at, revision_at, revision_seq, log_offset, line,
+           {meanings}, asset, scheme, provider, type, reference, parent_reference, event_id, position, raw
       FROM input
-     ORDER BY n
         ON CONFLICT (digest) DO NOTHING
     RETURNING digest, payment, key, content, kind, status, rank, sign, moved, amount, asset, scheme, effective_at,
-              revision_at, revision_seq, provider, type, coalesce(parent_reference, reference) AS original, run, ordinal
+              revision_at, revision_seq, provider, type, coalesce(parent_reference, reference) AS original, ordinal
 ), known AS (
-    SELECT e.digest, e.payment, e.key, e.content, e.kind, e.status, e.rank, e.sign, e.moved, e.amount, e.asset, e.scheme,
-           e.effective_at, e.revision_at, e.revision_seq, e.provider, e.type,
-           coalesce(e.parent_reference, e.reference) AS original
-      FROM (SELECT DISTINCT payment FROM inserted) touched
-      JOIN {schema}.payment_events e ON e.payment = touched.payment
+    SELECT digest, payment, key, content, kind, status, rank, sign, moved, amount, asset, scheme, effective_at,
+           revision_at, revision_seq, provider, type, coalesce(parent_reference, reference) AS original
+      FROM {schema}.payment_events
+     WHERE payment = ANY (ARRAY (SELECT payment FROM inserted))
+), busy AS (
+    -- Payments that need the whole fold. The rest were first seen just now, in one event.
+    SELECT payment FROM known
+    UNION ALL
+    SELECT payment FROM inserted GROUP BY payment HAVING count(*) > 1
 ), event_rows AS (
     SELECT *, 0::bigint AS arrival FROM known
     UNION ALL
-    SELECT digest, payment, key, content, kind, status, rank, sign, moved, amount, asset, scheme, effective_at,
-           revision_at, revision_seq, provider, type, original, ordinal
+    SELECT * FROM inserted WHERE payment IN (SELECT payment FROM busy)
+), {fold}, single AS (
+    -- The fold of a set of one, spelled out.
+    SELECT payment,
+           CASE WHEN kind IN ('s', 'd') THEN key END AS status_key,
+           CASE kind WHEN 's' THEN amount END AS initial_amount,
+           CASE WHEN kind IN ('s', 'd') THEN effective_at END AS status_at,
+           effective_at AS created_at,
+           1 AS adjustments,
+           CASE WHEN kind IN ('s', 'd') THEN rank ELSE 0::smallint END AS status_rank,
+           kind <> 's' AS awaiting_original,
+           false AS over_refund,
+           false AS conflicting_amounts,
+           false AS asset_mismatch,
+           CASE kind WHEN 's' THEN CASE WHEN moved THEN amount ELSE 0 END
+                     WHEN 'd' THEN sign * amount
+                     WHEN 'a' THEN amount
+                     ELSE 0 END::numeric AS amount,
+           CASE WHEN kind IN ('s', 'd') THEN status ELSE 'unknown' END AS status,
+           CASE kind WHEN 'o' THEN status END AS dispute,
+           asset, scheme, provider, type, original AS reference
       FROM inserted
-), {fold}, stored AS (
+     WHERE payment NOT IN (SELECT payment FROM busy)
+), stored AS (
     INSERT INTO {schema}.payments AS p
            (payment, status_key, initial_amount, status_at, created_at, adjustments, status_rank, awaiting_original,
             over_refund, conflicting_amounts, asset_mismatch, amount, status, dispute, asset, scheme, provider, type,
             reference, id)
-    SELECT payment, status_key, initial_amount, status_at, created_at, adjustments, status_rank, awaiting_original,
-           over_refund, conflicting_amounts, asset_mismatch, amount, status, dispute, asset, scheme, provider, type,
-           reference, {payment_id}
-      FROM folded
+    SELECT *, {payment_id}
+      FROM (SELECT * FROM single UNION ALL SELECT * FROM folded) AS every
         ON CONFLICT (payment) DO UPDATE
        SET status_key = excluded.status_key, initial_amount = excluded.initial_amount, status_at = excluded.status_at,
            created_at = excluded.created_at, adjustments = excluded.adjustments, status_rank = excluded.status_rank,
@@ -160,37 +191,39 @@ WITH input AS (
            (excluded.status_key, excluded.initial_amount, excluded.status_at, excluded.created_at, excluded.adjustments,
             excluded.status_rank, excluded.awaiting_original, excluded.over_refund, excluded.conflicting_amounts,
             excluded.asset_mismatch, excluded.amount, excluded.status, excluded.dispute, excluded.asset, excluded.scheme)
-), applied AS (
-    -- The first event of a key that nobody knew.
-    SELECT DISTINCT ON (i.payment, i.key) i.digest, i.payment, i.key
-      FROM inserted i
-     WHERE NOT EXISTS (SELECT FROM known k WHERE k.payment = i.payment AND k.key = i.key)
-     ORDER BY i.payment, i.key, i.ordinal
+), first AS (
+    -- Of the busy payments' new events: the first of each key that nobody knew.
+    SELECT DISTINCT ON (payment, key) digest
+      FROM event_rows
+     WHERE arrival > 0 AND (payment, key) NOT IN (SELECT payment, key FROM known)
+     ORDER BY payment, key, arrival
 ), other AS (
-    SELECT g.digest, g.run, g.log_offset, e.run AS known_run
-      FROM input g LEFT JOIN {schema}.payment_events e ON e.digest = g.digest
-     WHERE NOT EXISTS (SELECT FROM inserted i WHERE i.digest = g.digest)
+    SELECT digest, run, log_offset FROM input WHERE digest NOT IN (SELECT digest FROM inserted)
+), standing AS (
+    SELECT digest, run FROM {schema}.payment_events WHERE digest = ANY (ARRAY (SELECT digest FROM other))
 ), repeated AS (
-    INSERT INTO {schema}.event_repeats (run, digest, log_offset, log_partition, topic)
-    SELECT run, digest, log_offset, $2, $1
-      FROM other
-     WHERE known_run <> run
-        ON CONFLICT (run, digest) DO NOTHING
-    RETURNING run, digest
-), outcomes AS (
-    SELECT i.digest, i.run, CASE WHEN a.digest IS NULL THEN 'duplicate' ELSE 'applied' END AS outcome
-      FROM inserted i LEFT JOIN applied a ON a.digest = i.digest
+    INSERT INTO {schema}.event_repeats (digest, run, log_offset, log_partition, topic)
+    SELECT o.digest, o.run, o.log_offset, $2, $1
+      FROM other o JOIN standing s ON s.digest = o.digest
+     WHERE s.run <> o.run
+        ON CONFLICT (digest, run) DO NOTHING
+    RETURNING digest
+), duplicate AS (
+    SELECT digest FROM event_rows WHERE arrival > 0 AND digest NOT IN (SELECT digest FROM first)
     UNION ALL
-    SELECT digest, run, 'duplicate' FROM repeated
+    SELECT digest FROM repeated
+), outcomes AS (
+    SELECT run, outcome, count(*) AS events, sum(high) AS high, sum(low) AS low, count(*) FILTER (WHERE low < 0) AS negative
+      FROM (SELECT run, high, low,
+                   CASE WHEN digest IN (SELECT digest FROM duplicate) THEN 'duplicate'
+                        WHEN digest IN (SELECT digest FROM inserted) THEN 'applied' END AS outcome
+              FROM input) AS decided
+     WHERE outcome IS NOT NULL
+     GROUP BY run, outcome
 ), ledger AS (
     INSERT INTO {schema}.run_ledger AS l (run, log_partition, topic, outcome, events, digest_sum)
-    SELECT o.run, $2, $1, o.outcome, count(*),
-           -- Digests come as two signed halves: their sum modulo 2^128.
-           mod(mod(sum(g.high) * 18446744073709551616 + sum(g.low) + 18446744073709551616 * count(*) FILTER (WHERE g.low < 0),
-                   340282366920938463463374607431768211456)
-               + 340282366920938463463374607431768211456, 340282366920938463463374607431768211456)
-      FROM outcomes o JOIN input g ON g.digest = o.digest
-     GROUP BY o.run, o.outcome
+    SELECT run, $2, $1, outcome, events, {digest_sum}
+      FROM outcomes
         ON CONFLICT (run, topic, log_partition, outcome) DO UPDATE
        SET events = l.events + excluded.events,
            digest_sum = mod(l.digest_sum + excluded.digest_sum, 340282366920938463463374607431768211456),
@@ -202,23 +235,30 @@ WITH input AS (
        SET next_offset = excluded.next_offset, updated_at = now()
      WHERE excluded.next_offset > s.next_offset
 ), running AS (
-    -- Which of the new adjustments was the state when it arrived: the best dated and undated so far, as place * 1000 + rank.
-    SELECT o.key, o.payment, o.place, o.rank, o.dated, o.arrival,
-           min(o.place * 1000 + o.rank) FILTER (WHERE o.dated) OVER so_far AS best_dated,
-           min(o.place * 1000 + o.rank) FILTER (WHERE NOT o.dated) OVER so_far AS best_undated
-      FROM ordered o
-     WHERE o.kind IN ('s', 'd')
-    WINDOW so_far AS (PARTITION BY o.payment ORDER BY o.arrival)
+    -- Was a new adjustment the state when it arrived? The best dated and undated so far, as place * 1000 + rank.
+    SELECT place, rank, dated, arrival,
+           min(place * 1000 + rank) FILTER (WHERE dated) OVER so_far AS best_dated,
+           min(place * 1000 + rank) FILTER (WHERE NOT dated) OVER so_far AS best_undated
+      FROM ordered
+     WHERE kind IN ('s', 'd')
+    WINDOW so_far AS (PARTITION BY payment ORDER BY arrival)
 )
-SELECT (SELECT count(*) FROM applied) AS applied,
-       (SELECT count(*) FROM outcomes WHERE outcome = 'duplicate') AS duplicate,
-       (SELECT count(*) FROM running
+SELECT (SELECT coalesce(sum(events), 0) FROM outcomes WHERE outcome = 'applied')::bigint AS applied,
+       (SELECT coalesce(sum(events), 0) FROM outcomes WHERE outcome = 'duplicate')::bigint AS duplicate,
+       (SELECT count(*)
+          FROM running
          WHERE arrival > 0
            AND NOT CASE WHEN dated
                         THEN best_dated / 1000 = place AND coalesce(best_undated % 1000 <= rank, true)
                         ELSE best_undated / 1000 = place AND coalesce(best_dated % 1000 < rank, true) END) AS stale,
        -- Inserted by another partition's transaction after our snapshot: the caller starts again.
-       (SELECT count(*) FROM other WHERE known_run IS NULL) AS unseen;
+       (SELECT count(*) FROM other WHERE digest NOT IN (SELECT digest FROM standing)) AS unseen;
+
+
+-- name: digest_sum
+-- Digests come as two signed halves: their sum modulo 2^128 from the halves' sums.
+mod(mod(high * 18446744073709551616 + low + 18446744073709551616 * negative, 340282366920938463463374607431768211456)
+    + 340282366920938463463374607431768211456, 340282366920938463463374607431768211456)
 
 
 -- name: payment_id
@@ -234,21 +274,22 @@ WITH input AS (
       FROM unnest($4::uuid[], $5::uuid[], $6::bigint[], $7::text[], $8::text[], $9::text[], $10::bigint[], $11::bigint[])
            AS given (digest, run, log_offset, event_id, letter_id, reason, high, low)
 ), died AS (
-    INSERT INTO {schema}.event_deaths (run, digest, log_offset, log_partition, topic, event_id, letter_id, reason)
-    SELECT run, digest, log_offset, $2, $1, event_id, letter_id, reason
-      FROM input g
-     WHERE NOT EXISTS (SELECT FROM {schema}.payment_events e WHERE e.digest = g.digest AND e.run = g.run)
-       AND NOT EXISTS (SELECT FROM {schema}.event_repeats r WHERE r.digest = g.digest AND r.run = g.run)
-        ON CONFLICT (run, digest) DO NOTHING
-    RETURNING run, digest
-), ledger AS (
-    INSERT INTO {schema}.run_ledger AS l (run, log_partition, topic, outcome, events, digest_sum)
-    SELECT d.run, $2, $1, 'dead', count(*),
-           mod(mod(sum(g.high) * 18446744073709551616 + sum(g.low) + 18446744073709551616 * count(*) FILTER (WHERE g.low < 0),
-                   340282366920938463463374607431768211456)
-               + 340282366920938463463374607431768211456, 340282366920938463463374607431768211456)
+    INSERT INTO {schema}.event_deaths (digest, run, log_offset, log_partition, topic, event_id, letter_id, reason)
+    SELECT digest, run, log_offset, $2, $1, event_id, letter_id, reason
+      FROM input
+     WHERE (digest, run) NOT IN (SELECT digest, run FROM {schema}.payment_events WHERE digest = ANY ($4))
+       AND (digest, run) NOT IN (SELECT digest, run FROM {schema}.event_repeats WHERE digest = ANY ($4))
+        ON CONFLICT (digest, run) DO NOTHING
+    RETURNING digest, run
+), outcomes AS (
+    SELECT d.run, count(*) AS events, sum(g.high) AS high, sum(g.low) AS low,
+           count(*) FILTER (WHERE g.low < 0) AS negative
       FROM died d JOIN input g ON g.digest = d.digest AND g.run = d.run
      GROUP BY d.run
+), ledger AS (
+    INSERT INTO {schema}.run_ledger AS l (run, log_partition, topic, outcome, events, digest_sum)
+    SELECT run, $2, $1, 'dead', events, {digest_sum}
+      FROM outcomes
         ON CONFLICT (run, topic, log_partition, outcome) DO UPDATE
        SET events = l.events + excluded.events,
            digest_sum = mod(l.digest_sum + excluded.digest_sum, 340282366920938463463374607431768211456),

@@ -78,7 +78,7 @@ def sink_error(exc: BaseException) -> SinkError | None:
         return route(sqlstate)(_text(exc), sqlstate=sqlstate)
     if isinstance(exc, _UNENCODABLE):
         return SinkRefused(f"a value cannot be sent to PostgreSQL: {type(exc).__name__}")
-    if isinstance(exc, asyncpg.InterfaceError | _UNREACHABLE):
+    if isinstance(exc, (asyncpg.InterfaceError, *_UNREACHABLE)):
         return SinkUnavailable(f"PostgreSQL does not answer: {_text(exc) or type(exc).__name__}")
     if isinstance(exc, asyncpg.InternalClientError):
         return SinkUnclear(f"the PostgreSQL client failed: {_text(exc)}")

@@ -6,11 +6,14 @@ them.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
 
+from schemas.payment import MEANINGS, Kind
+
 LIVE_SCHEMA = "public"
+KIND_CODES = {Kind.SNAPSHOT: "s", Kind.DELTA: "d", Kind.ABSOLUTE: "a", Kind.OVERLAY: "o"}
 
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}", re.ASCII)
@@ -30,9 +33,25 @@ def statements(schema: str = LIVE_SCHEMA) -> Mapping[str, str]:
     parts = _NAME.split(resources.files("sinks").joinpath("queries.sql").read_text("utf-8"))
     blocks = {name: text.strip().removesuffix(";") for name, text in zip(parts[1::2], parts[2::2], strict=True)}
 
-    def filled(text: str) -> str:
-        return _BLOCK.sub(lambda match: schema if match[1] == "schema" else filled(blocks[match[1]]), text)
+    blocks |= {"schema": schema, "meanings": _meanings()}
 
-    return {name: filled(text) for name, text in blocks.items() if name != "lock_partition"} | {
-        "lock_partition": blocks["lock_partition"]
+    def filled(text: str) -> str:
+        return _BLOCK.sub(lambda match: filled(blocks[match[1]]), text)
+
+    # The key of a lock is an integer of ours, filled in for each partition.
+    return {name: text if name == "lock_partition" else filled(text) for name, text in blocks.items()}
+
+
+def _meanings() -> str:
+    """rank, sign, kind, moved and status of the status whose place in the table is `meaning`, counted from 1."""
+    columns: dict[str, tuple[Sequence[object], ...]] = {
+        "smallint": ([meaning.rank for meaning in MEANINGS.values()], [meaning.sign for meaning in MEANINGS.values()]),
+        '"char"': ([KIND_CODES[meaning.kind] for meaning in MEANINGS.values()],),
+        "boolean": ([meaning.moved for meaning in MEANINGS.values()],),
+        "text": ([status.value for status in MEANINGS],),
     }
+    return ", ".join(
+        f"('{{{','.join(str(value) for value in column)}}}'::{type_}[])[meaning]"
+        for type_, together in columns.items()
+        for column in together
+    )

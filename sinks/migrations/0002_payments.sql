@@ -1,22 +1,32 @@
 -- Payments: event rows (the gate), payments (a fold over them), the sink's side of the run ledger, offsets, dead letters.
 
+-- Where events came from: one row for each (connector, source object, path) in each partition, so that an event's row is short.
+CREATE TABLE event_origins (
+    id            uuid PRIMARY KEY,          -- hash of all that follows
+    connector     uuid,                      -- null: somebody else's client
+    log_partition integer NOT NULL,
+    topic         text NOT NULL,
+    source_object text NOT NULL,
+    path          text NOT NULL,
+    first_seen_at timestamptz NOT NULL DEFAULT now()
+);
+
 -- One row per event, for ever; nothing updates or deletes one. The primary key is what makes a redelivery harmless.
--- Digests are the first 16 bytes of SHA-256: schemas/identity.py. Columns stand in order of alignment, so that rows stay small.
+-- Digests are the first 16 bytes of SHA-256: schemas/identity.py. Columns stand in order of alignment, so that rows are small.
 CREATE TABLE payment_events (
     digest           uuid NOT NULL,          -- of the event id
     payment          uuid NOT NULL,          -- of (provider, original reference, type)
     key              uuid NOT NULL,          -- of the adjustment: content, not arrival
     content          uuid NOT NULL,          -- of everything the record says
     run              uuid NOT NULL,          -- the run that published it
-    connector        uuid,                   -- null: an event of somebody else's client
-    ordinal          bigint GENERATED ALWAYS AS IDENTITY (CACHE 1),  -- arrival; says which event of a key was applied
+    origin           uuid NOT NULL,          -- event_origins
+    ordinal          bigint GENERATED ALWAYS AS IDENTITY,  -- arrival; says which event of a key was applied
     amount           bigint NOT NULL,        -- minor units; a magnitude for deltas
     effective_at     timestamptz,
     revision_at      timestamptz NOT NULL,
     revision_seq     bigint NOT NULL,
     first_seen_at    timestamptz NOT NULL DEFAULT now(),
     log_offset       bigint NOT NULL,
-    log_partition    integer NOT NULL,
     line             integer,
     rank             smallint NOT NULL,
     sign             smallint NOT NULL,
@@ -30,10 +40,7 @@ CREATE TABLE payment_events (
     reference        text NOT NULL,          -- the record's own
     parent_reference text,                   -- the original payment's, where the record is not it
     event_id         text NOT NULL,
-    topic            text NOT NULL,
-    source_object    text NOT NULL,
     position         text NOT NULL,
-    path             text NOT NULL,
     raw              text,
     PRIMARY KEY (digest)
 );
@@ -49,7 +56,7 @@ CREATE TABLE payments (
     initial_amount      bigint,              -- the greatest snapshot's amount; null: there is none yet
     status_at           timestamptz,         -- effective_at of status_key
     created_at          timestamptz,         -- the least effective_at; null renders as year 1
-    ordinal             bigint GENERATED ALWAYS AS IDENTITY (CACHE 1),  -- order of first arrival, for lists
+    ordinal             bigint GENERATED ALWAYS AS IDENTITY,  -- order of first arrival, for lists
     first_seen_at       timestamptz NOT NULL DEFAULT now(),
     updated_at          timestamptz NOT NULL DEFAULT now(),
     adjustments         integer NOT NULL,    -- count of keys
@@ -82,7 +89,7 @@ SELECT DISTINCT ON (payment, key)
            OR min(asset) OVER versions <> max(asset) OVER versions AS conflicting,
        count(*) OVER versions AS events,
        provider, type, reference, parent_reference, raw, digest, event_id, content, revision_at, revision_seq,
-       run, connector, source_object, path, position, line, topic, log_partition, log_offset, ordinal, first_seen_at
+       run, origin, position, line, log_offset, ordinal, first_seen_at
   FROM payment_events
 WINDOW versions AS (PARTITION BY payment, key
                     ORDER BY revision_at DESC, revision_seq DESC, content DESC, digest DESC
@@ -91,19 +98,19 @@ WINDOW versions AS (PARTITION BY payment, key
 
 -- An event known under one run that another run published too: that run's `duplicate`. Prunable after the run closed.
 CREATE TABLE event_repeats (
-    run           uuid NOT NULL,
     digest        uuid NOT NULL,
+    run           uuid NOT NULL,
     first_seen_at timestamptz NOT NULL DEFAULT now(),
     log_offset    bigint NOT NULL,
     log_partition integer NOT NULL,
     topic         text NOT NULL,
-    PRIMARY KEY (run, digest)
+    PRIMARY KEY (digest, run)
 );
 
 -- An event whose dead letter is durable: its run's `dead`.
 CREATE TABLE event_deaths (
-    run           uuid NOT NULL,
     digest        uuid NOT NULL,
+    run           uuid NOT NULL,
     first_seen_at timestamptz NOT NULL DEFAULT now(),
     log_offset    bigint NOT NULL,
     log_partition integer NOT NULL,
@@ -111,7 +118,7 @@ CREATE TABLE event_deaths (
     event_id      text NOT NULL,
     letter_id     text NOT NULL,
     reason        text NOT NULL,
-    PRIMARY KEY (run, digest)
+    PRIMARY KEY (digest, run)
 );
 
 -- The sink's side of the run ledger. One row per partition, so that concurrent partitions never wait for one another.

@@ -1,0 +1,44 @@
+"""The statement's fold and the fold in Python are one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from uuid import UUID
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sinks.base import Record
+from sinks.memory import MemorySink
+from tests.model.harness import Harness, harness, temporary_database
+from tests.model.history import PLACE, records
+from tests.services import Postgres
+
+RUNS = (UUID(int=1), UUID(int=2))
+
+
+@pytest.fixture(scope="module")
+def sink(postgres: Postgres) -> Iterator[Harness]:
+    with temporary_database(postgres) as dsn, harness(dsn) as opened:
+        yield opened
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@given(slices=st.lists(st.lists(records(runs=RUNS), min_size=1, max_size=12), min_size=1, max_size=4))
+def test_payments_and_ledger_are_those_of_the_memory_sink_whatever_the_history_and_its_slices(
+    sink: Harness, slices: Sequence[Sequence[Record]]
+) -> None:
+    sink.empty()
+    twin = MemorySink()
+    for slice_ in slices:
+        actual = sink.run(sink.sink.apply(PLACE, slice_, next_offset=None))
+        expected = sink.run(twin.apply(PLACE, slice_, next_offset=None))
+        assert (actual.applied, actual.duplicate, actual.redelivered) == (
+            expected.applied,
+            expected.duplicate,
+            expected.redelivered,
+        )
+
+    assert sink.payments() == twin.payments
+    assert sink.ledger() == twin.ledger
