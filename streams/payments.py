@@ -1,37 +1,32 @@
-"""The payments agent: slices of the events topic into lanes. Faust outside, the delivery core inside."""
+"""
+The sink role's agent: slices of the events topic, into the lanes of their partitions. Ten lines of glue.
+
+Whatever happens to a slice is decided in `streams/ingest.py`; when its effects are durable, the lane acks.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Any
 
 import faust
 
 from schemas.topic import Topics
-from sinks.base import Sink
-from streams.app import Key, slices_of
+from streams.app import slices_of
 from streams.ingest import Ingest, Prepared
 from streams.lanes import Lanes
+from streams.transport import SinkOffsets
 
 
-def register(app: faust.App, topics: Topics, ingest: Ingest, sink: Sink) -> Lanes[Prepared]:
-    """
-    Add the agent to the app, and return its lanes.
-
-    Consumption never starts after what `sink` holds; an offset is committed only after `ingest.apply` has returned.
-    """
-    lanes: Lanes[Prepared] = Lanes(ingest.prepare, ingest.apply)
-    source = slices_of(app, topics.events.name, lanes=lanes, sink_offsets=sink.next_offsets)
+def register(app: faust.App, topics: Topics, ingest: Ingest, *, sink_offsets: SinkOffsets) -> Lanes[Prepared]:
+    """Add the agent to the app; consumption never starts after what the sink holds."""
+    lanes = Lanes(ingest.prepare, ingest.apply)
+    source = slices_of(app, topics.events.name, lanes=lanes, sink_offsets=sink_offsets)
 
     @app.agent(source, name="payments", concurrency=1)
-    async def payments(stream: Any) -> None:
-        unacked = stream.noack()  # Faust acks in a `finally`, and what it acks must be nothing
+    async def payments(stream: Any) -> None:  # Faust's stream type lacks noack()
+        # Faust acks in a `finally`: without noack() a crash would count as success.
+        unacked = stream.noack()
         async for event in unacked.events():
             lanes.submit(event, done=unacked.ack)
 
     return lanes
-
-
-def held(ingest: Ingest) -> Collection[Key]:
-    """The partitions that wait for a declared cause, which the watchdog leaves alone."""
-    return {(place.topic, place.partition) for place in ingest.holds}
