@@ -68,10 +68,7 @@ class ConnectorState:
         self._table: Any = app.Table(
             TABLE,
             partitions=topics.connector_state.partitions,
-            key_type=bytes,
-            key_serializer="raw",
-            value_type=bytes,
-            value_serializer="raw",
+            schema=faust.Schema(key_type=bytes, key_serializer="raw", value_type=bytes, value_serializer="raw"),
         )
         source = app.topic(
             topics.connector_state.name, key_type=bytes, key_serializer="raw", value_type=bytes, value_serializer="raw"

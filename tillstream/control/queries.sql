@@ -119,12 +119,13 @@ RETURNING id;
 
 -- name: close_run
 -- End a run, once: its row of seed 003 and the connector's counters change with it. `$4`: only while it still reads.
+-- Returns the connector's name, or nothing where the run had ended.
 WITH dead AS (
     SELECT coalesce(sum(events), 0)::bigint AS events FROM run_ledger WHERE run = $1 AND outcome = 'dead'
 ), closed AS (
     UPDATE connector_runs r SET closed_at = now(), reason = coalesce($3, r.reason)
      WHERE r.id = $1 AND r.closed_at IS NULL AND (NOT $4 OR r.reading_finished_at IS NULL)
-    RETURNING r.row_id, r.read, r.rejected + (SELECT events FROM dead) AS failed, r.reason,
+    RETURNING r.connector_id, r.row_id, r.read, r.rejected + (SELECT events FROM dead) AS failed, r.reason,
               jsonb_build_object('run', r.id, 'read', r.read, 'published', r.published, 'rejected', r.rejected,
                                  'filtered', r.filtered, 'skipped', r.skipped, 'dead', (SELECT events FROM dead),
                                  'reason', coalesce($3, r.reason)) AS details
@@ -145,7 +146,7 @@ WITH dead AS (
            failure_count = failure_count + ($2 = 'FAILED')::integer
       FROM seed WHERE c.id = seed.connector_id
 )
-SELECT count(*) = 1 AS closed FROM closed;
+SELECT c.name FROM closed JOIN connectors c ON c.id = closed.connector_id;
 
 -- name: open_runs
 -- Every run that has not ended, the oldest first, with what the sink has counted for it and who owns its connector now.
@@ -189,3 +190,72 @@ SELECT r.id, s.id AS number, coalesce(n.name, c.name) AS connector, r.connector_
    AND ($2::text IS NULL OR r.id::text LIKE lower($2) || '%' OR s.id::text = $2)
  ORDER BY r.started_at DESC, r.id
  LIMIT $3;
+
+-- name: observed_connectors
+-- What is known of every connector, for the monitor's verdict.
+SELECT c.id, s.name, s.status, s.last_run_status, s.last_run_details ->> 'reason' AS last_run_reason,
+       r.state AS worker_state, r.problem, r.hint, r.reported_at, h.state AS health, h.cause, now() AS now
+  FROM connectors c
+  JOIN sp_v2_connectors s ON s.id = c.row_id
+  LEFT JOIN connector_reports r ON r.connector_id = c.id
+  LEFT JOIN connector_health h ON h.connector_id = c.id
+ WHERE c.deleted_at IS NULL
+ ORDER BY s.name;
+
+-- name: judge_connector
+INSERT INTO connector_health AS h (connector_id, state, cause)
+VALUES ($1, $2, $3)
+    ON CONFLICT (connector_id) DO UPDATE
+   SET state = excluded.state, cause = excluded.cause, checked_at = now(),
+       since = CASE WHEN h.state = excluded.state THEN h.since ELSE now() END;
+
+-- name: list_letters
+-- The newest first. `$1` stage, `$2` reason, `$3` connector, `$4` whether redriven ones are shown, `$5` limit. No bytes.
+SELECT id, stage, reason, message, hint, attempts, failed_at, event_id, run_id, connector_id, connector, topic, log_partition,
+       log_offset, path, position, line, source_object, size_bytes, truncated, sqlstate, redrive_attempts, redrive_run_id,
+       redriven_at
+  FROM dead_letters
+ WHERE ($1::text IS NULL OR stage = $1) AND ($2::text IS NULL OR reason = $2) AND ($3::text IS NULL OR connector = $3)
+   AND ($4 OR redriven_at IS NULL)
+ ORDER BY failed_at DESC, id
+ LIMIT $5;
+
+-- name: show_letter
+-- Whole, by the beginning of its id; two rows tell that the beginning is not enough.
+SELECT * FROM dead_letters WHERE id LIKE $1 || '%' ORDER BY id LIMIT 2;
+
+-- name: lock_letters
+-- The letters of these ids, locked: concurrent redrives of a letter come one after the other.
+SELECT l.*, r.closed_at IS NULL AND r.id IS NOT NULL AS under_way
+  FROM dead_letters l
+  LEFT JOIN connector_runs r ON r.id = l.redrive_run_id
+ WHERE l.id = ANY ($1)
+ ORDER BY l.id
+   FOR UPDATE OF l;
+
+-- name: start_redrive
+UPDATE dead_letters SET redrive_run_id = $2, redrive_attempts = redrive_attempts + 1
+ WHERE id = ANY ($1);
+
+-- name: confirmed_redrives
+-- Letters whose redrive's run the sink has confirmed, and that nobody marked yet.
+SELECT l.id, l.redrive_attempts, l.redrive_run_id
+  FROM dead_letters l
+  JOIN connector_runs r ON r.id = l.redrive_run_id
+  LEFT JOIN sp_v2_connector_runs s ON s.id = r.row_id
+ WHERE l.redriven_at IS NULL AND r.closed_at IS NOT NULL AND s.status IN ('SUCCESS', 'PARTIAL_SUCCESS')
+ ORDER BY l.id
+ LIMIT 1000;
+
+-- name: mark_redriven
+-- Redriven, unless the event of this attempt died again: then the letter is as it was, and the new death has a letter of its own.
+UPDATE dead_letters SET
+       redriven_at = CASE WHEN died.yes THEN NULL ELSE now() END,
+       redrive_run_id = CASE WHEN died.yes THEN NULL ELSE redrive_run_id END
+  FROM (SELECT EXISTS (SELECT FROM event_deaths WHERE run = $2 AND digest = $3) AS yes) AS died
+ WHERE id = $1 AND redrive_run_id = $2 AND redriven_at IS NULL;
+
+-- name: letterless_connector
+-- The connector of runs that redrive what no connector of ours published.
+INSERT INTO connectors (id, name, kind, provider) VALUES ($1, 'redrive', 'redrive', 'redrive')
+    ON CONFLICT (id) DO NOTHING;

@@ -15,7 +15,9 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
+from schemas import metric
 from schemas.checkpoint import Counts
+from schemas.metric import Meter, NullMeter
 from sinks.pool import Connection, Pool, connection
 from tillstream.control.statement import statements
 
@@ -65,8 +67,9 @@ class RunView:
 class PostgresRunLog:
     """`connectors.ports.RunLog` on PostgreSQL. Every method raises SinkError, as `sinks/sqlstate.py` routes it."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, meter: Meter | None = None) -> None:
         self._pool = pool
+        self._meter = meter or NullMeter()
 
     async def open(self, run_id: UUID, connector_id: UUID, *, triggered_by: str, run_type: str) -> None:
         """Start the run, and freeze the connector's provider: from now on it is part of keys in the log."""
@@ -87,7 +90,9 @@ class PostgresRunLog:
         """End the run FAILED, unless it was read to its end."""
         async with connection(self._pool) as held, held.transaction():
             await record(held, run_id, counts)
-            await close(held, run_id, RunStatus.FAILED, reason=reason, only_while_reading=True)
+            ended = await close(held, run_id, RunStatus.FAILED, reason=reason, only_while_reading=True)
+        if ended is not None:
+            self._meter.add(metric.RUNS_TOTAL, connector=ended, status=RunStatus.FAILED.value)
 
 
 async def record(held: Connection, run_id: UUID, counts: Counts) -> None:
@@ -105,9 +110,11 @@ async def finish(held: Connection, run_id: UUID, counts: Counts, *, problems: Se
 
 async def close(
     held: Connection, run_id: UUID, status: RunStatus, *, reason: str | None = None, only_while_reading: bool = False
-) -> bool:
-    """End the run; whether this call did it."""
-    return bool(await held.fetchval(statements()["close_run"], run_id, status.value, reason, only_while_reading))
+) -> str | None:
+    """End the run: its connector's name, or None if it had ended before."""
+    # the first column of the only row
+    name: str | None = await held.fetchval(statements()["close_run"], run_id, status.value, reason, only_while_reading)
+    return name
 
 
 async def list_runs(pool: Pool, *, connector_id: UUID | None = None, limit: int = DEFAULT_LIMIT) -> list[RunView]:

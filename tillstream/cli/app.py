@@ -1,0 +1,80 @@
+"""The command tree of `till`. Commands are thin: they read options, call a service, print what it returns."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from schemas.errors import TillError
+from tillstream.cli import connector, deadletter, info, ledger, payment, replay, run, stack, topic, worker
+from tillstream.cli.context import FLAGS
+from tillstream.cli.exit import ExitStatus, status_of
+from tillstream.cli.output import note, print_error
+
+app = typer.Typer(
+    name="till",
+    help="Payments from everywhere, through Kafka, into one PostgreSQL table: none lost, none counted twice.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for _part in (stack, worker, info, replay):
+    _part.register(app)
+for _name, _group in (
+    ("payment", payment.group),
+    ("connector", connector.group),
+    ("run", run.group),
+    ("deadletter", deadletter.group),
+    ("ledger", ledger.group),
+    ("topic", topic.group),
+    ("config", info.config_group),
+):
+    app.add_typer(_group, name=_name)
+
+
+@app.callback()
+def options(
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file of settings; else TILL_CONFIG, else ./till.toml.")
+    ] = None,
+    home: Annotated[Path | None, typer.Option(help="Home of the stack to work with; else TILL_HOME.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting, such as log.level=debug. Repeatable."),
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log everything, and show tracebacks.")] = False,
+) -> None:
+    """Options of every command; they stand before its name."""
+    FLAGS.config, FLAGS.home, FLAGS.verbose = config, home, verbose
+    FLAGS.settings.clear()
+    for each in set_ or []:
+        key, equals, value = each.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"{each!r} is not KEY=VALUE", param_hint="--set")
+        FLAGS.settings[key.strip()] = value
+
+
+def main() -> None:
+    """Run `till`. An error of ours is printed as code, message and hint, and has an exit status of its own."""
+    try:
+        app()
+    except TillError as exc:
+        if FLAGS.verbose:
+            raise
+        print_error(exc)
+        sys.exit(status_of(exc))
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read our output has enough
+        sys.exit(ExitStatus.OK)
+    except KeyboardInterrupt:
+        sys.exit(ExitStatus.INTERRUPTED)
+    except Exception as exc:
+        if FLAGS.verbose:
+            raise
+        note(f"error [internal]: {type(exc).__name__}: {exc}")
+        note("  hint: this is a bug; `till -v …` shows where")
+        sys.exit(ExitStatus.FAILED)

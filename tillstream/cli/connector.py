@@ -1,0 +1,167 @@
+"""`till connector`: configured sources."""
+# ruff: noqa: PLC0415, PLR0917  imports wait until a command runs; Typer reads options from the signature
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from schemas.errors import ConfigError, NotFound
+from tillstream.cli import context
+from tillstream.cli.option import DryRunOption, OutputOption
+from tillstream.cli.output import Output, note, print_fields, print_json, print_table
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from connectors.spec import SourceSpec
+    from tillstream.control.connector import ConnectorView
+
+group = typer.Typer(help="Configured sources.", no_args_is_help=True)
+
+NameArgument = Annotated[str, typer.Argument(help="Its name, id or number.")]
+
+
+@group.command("list")
+def list_(output: OutputOption = Output.TABLE) -> None:
+    """List connectors with their health."""
+    views = context.run(_listed())
+    if output is Output.JSON:
+        print_json(views)
+        return
+    rows = [
+        (v.name, v.kind, v.status, v.health, v.cause, v.last_run_status, v.last_run_at, v.total_runs) for v in views
+    ]
+    columns = ("connector", "kind", "status", "health", "cause", "last run", "at", "runs")
+    print_table(columns, rows, empty="no connectors yet: `till connector create --help`")
+
+
+@group.command("show")
+def show(connector: NameArgument, output: OutputOption = Output.TABLE) -> None:
+    """Show one connector."""
+    view = context.run(_found(connector))
+    if output is Output.JSON:
+        print_json(view)
+        return
+    fields: list[tuple[str, object]] = [
+        ("connector", view.name),
+        ("id", view.id),
+        ("number", view.number),
+        ("kind", view.kind),
+        ("provider", f"{view.provider}{' (frozen)' if view.provider_frozen else ''}"),
+        ("status", view.status),
+        ("health", view.health),
+        ("cause", view.cause),
+        ("runs", view.total_runs),
+        ("success rate", f"{view.success_rate} %"),
+        ("last run", view.last_run_status),
+        ("at", view.last_run_at),
+        ("created", view.created_at),
+    ]
+    print_fields([*fields, *((f"  {key}", value) for key, value in sorted(view.configuration.items()))])
+
+
+@group.command("create")
+def create(
+    name: Annotated[str, typer.Argument(help="A name of your choice; also the provider, unless one is given.")],
+    kind: Annotated[str, typer.Option(help="The kind of source.")] = "directory",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--option", "-O", metavar="KEY=VALUE", help="A key of its configuration; JSON, or text. Repeatable."
+        ),
+    ] = None,
+    file: Annotated[Path | None, typer.Option(help="JSON file of its configuration; options win over it.")] = None,
+    provider: Annotated[str | None, typer.Option(help="Who moves the money; frozen at the first publish.")] = None,
+    dry_run: DryRunOption = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Create a connector; a worker starts it within seconds."""
+    configuration = {**(_from_file(file) if file else {}), **_from_options(set_ or [])}
+    identifier = context.run(_created(name, _spec(kind), configuration, provider, dry_run=dry_run))
+    if output is Output.JSON:
+        print_json({"id": None if dry_run else identifier, "name": name, "kind": kind, "dry_run": dry_run})
+    else:
+        note(f"connector {name} {'can be created' if dry_run else f'created, id {identifier}'}")
+
+
+@group.command("pause")
+def pause(connector: NameArgument) -> None:
+    """Stop it at a checkpoint, until it is resumed."""
+    context.run(_set(connector, active=False))
+    note(f"connector {connector} is paused")
+
+
+@group.command("resume")
+def resume(connector: NameArgument) -> None:
+    """Let it go on where it stood."""
+    context.run(_set(connector, active=True))
+    note(f"connector {connector} is active")
+
+
+async def _listed() -> list[ConnectorView]:
+    from tillstream.control import connector as connectors
+
+    async with context.pool(context.settings()) as pool:
+        return await connectors.list_connectors(pool)
+
+
+async def _found(wanted: str) -> ConnectorView:
+    from tillstream.control import connector as connectors
+
+    async with context.pool(context.settings()) as pool:
+        return await connectors.find(pool, wanted)
+
+
+async def _created(
+    name: str, spec: SourceSpec, configuration: dict[str, Any], provider: str | None, *, dry_run: bool
+) -> UUID:
+    from tillstream.control import connector as connectors
+
+    async with context.pool(context.settings()) as pool:
+        return await connectors.create(
+            pool, name=name, spec=spec, configuration=configuration, provider=provider, dry_run=dry_run
+        )
+
+
+async def _set(wanted: str, *, active: bool) -> None:
+    from tillstream.control import connector as connectors
+
+    status = connectors.ConnectorStatus.ACTIVE if active else connectors.ConnectorStatus.PAUSED
+    async with context.pool(context.settings()) as pool:
+        await connectors.set_status(pool, (await connectors.find(pool, wanted)).id, status)
+
+
+def _spec(kind: str) -> SourceSpec:
+    from connectors.registry import specs
+
+    known = specs()
+    if kind not in known:
+        raise NotFound(f"there is no source of kind {kind!r}", hint=f"there are: {', '.join(sorted(known))}")
+    return known[kind]
+
+
+def _from_options(options: list[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for each in options:
+        key, equals, value = each.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"{each!r} is not KEY=VALUE", param_hint="--option")
+        try:
+            found[key] = json.loads(value)
+        except ValueError:
+            found[key] = value
+    return found
+
+
+def _from_file(file: Path) -> dict[str, Any]:
+    try:
+        body = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as exc:
+        raise ConfigError(f"{file}: cannot be read as JSON: {exc}") from exc
+    if not isinstance(body, dict):
+        raise ConfigError(f"{file}: must hold one JSON object, holds {type(body).__name__}")
+    return body

@@ -1,0 +1,95 @@
+"""`till run`: executions of connectors."""
+# ruff: noqa: PLC0415  imports wait until a command runs: `till --help` stays fast
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from schemas.errors import Conflict, NotFound
+from tillstream.cli import context
+from tillstream.cli.option import LimitOption, OutputOption
+from tillstream.cli.output import Output, print_fields, print_json, print_table
+
+if TYPE_CHECKING:
+    from tillstream.control.run import RunView
+
+group = typer.Typer(help="Executions of connectors, and what became of their records.", no_args_is_help=True)
+
+_COUNTS = ("read", "published", "rejected", "filtered", "applied", "duplicate", "dead")
+
+
+@group.command("list")
+def list_(
+    connector: Annotated[str | None, typer.Option(help="Only runs of this connector.")] = None,
+    limit: LimitOption = 30,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """List runs, the newest first."""
+    runs = context.run(_listed(connector, limit))
+    if output is Output.JSON:
+        print_json(runs)
+        return
+    rows = [
+        (str(each.id)[:8], each.connector, each.type, _status(each), each.started_at, *_counted(each), each.reason)
+        for each in runs
+    ]
+    print_table(("run", "connector", "type", "status", "started", *_COUNTS, "reason"), rows, empty="no runs yet")
+
+
+@group.command("show")
+def show(
+    run: Annotated[str, typer.Argument(help="The beginning of its id, or its number.")],
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Show one run."""
+    found = context.run(_found(run))
+    if output is Output.JSON:
+        print_json(found)
+        return
+    print_fields(
+        [
+            ("run", found.id),
+            ("number", found.number),
+            ("connector", found.connector),
+            ("type", found.type),
+            ("triggered by", found.triggered_by),
+            ("status", _status(found)),
+            ("reason", found.reason),
+            ("started", found.started_at),
+            ("completed", found.completed_at),
+            ("seconds", found.duration_s),
+            *zip(_COUNTS, _counted(found), strict=True),
+            ("skipped", found.skipped),
+        ]
+    )
+
+
+async def _listed(connector: str | None, limit: int) -> list[RunView]:
+    from tillstream.control import connector as connectors
+    from tillstream.control import run as runs
+
+    async with context.pool(context.settings()) as pool:
+        wanted = (await connectors.find(pool, connector)).id if connector else None
+        return await runs.list_runs(pool, connector_id=wanted, limit=limit)
+
+
+async def _found(wanted: str) -> RunView:
+    from tillstream.control import run as runs
+
+    async with context.pool(context.settings()) as pool:
+        found = await runs.find_runs(pool, wanted)
+    if not found:
+        raise NotFound(f"there is no run {wanted!r}", hint="`till run list` shows them")
+    if len(found) > 1:
+        raise Conflict(f"{len(found)} runs begin with {wanted!r}", hint="give more of the id")
+    return found[0]
+
+
+def _status(view: RunView) -> str:
+    return f"{view.status.value} (awaiting sink)" if view.awaiting_sink else view.status.value
+
+
+def _counted(view: RunView) -> tuple[int, ...]:
+    return tuple(getattr(view, name) for name in _COUNTS)

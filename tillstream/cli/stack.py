@@ -1,0 +1,120 @@
+"""`till up|down|status|doctor|demo`: the embedded stack."""
+# ruff: noqa: PLC0415  imports wait until a command runs: `till --help` stays fast
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tillstream.cli import context
+from tillstream.cli.exit import ExitStatus
+from tillstream.cli.option import OutputOption
+from tillstream.cli.output import Output, note, print_fields, print_json, print_table
+
+if TYPE_CHECKING:
+    from tillstream.control.worker import WorkerView
+    from tillstream.embedded.state import StackState
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("up")(up)
+    app.command("down")(down)
+    app.command("status")(status)
+
+
+def up() -> None:
+    """
+    Run Kafka, PostgreSQL and one worker of each role until Ctrl-C.
+
+    What dies is started again. Data stays in the home.
+    """
+    from tillstream.embedded import supervisor
+    from tillstream.stack import options
+
+    loaded = context.load()
+    context.quieten()
+    chosen = options(loaded)
+    note(f"starting in {loaded.settings.home} (Ctrl-C stops everything)")
+    supervisor.up(chosen, observer=_Teller())
+    note("stopped; the data stays")
+
+
+def down() -> None:
+    """Stop the stack of this home; its data stays."""
+    from tillstream.embedded import supervisor
+    from tillstream.embedded.home import Home
+
+    home = context.settings().home
+    if supervisor.down(Home(home)):
+        note(f"stopped the stack in {home}")
+    else:
+        note(f"no stack runs in {home}")
+
+
+def status(output: OutputOption = Output.TABLE) -> None:
+    """Show the stack of this home: its processes, and whether the workers are ready."""
+    from tillstream.control import worker
+    from tillstream.embedded import supervisor
+    from tillstream.embedded.home import Home
+
+    settings = context.settings()
+    state = supervisor.status(Home(settings.home))
+    workers = context.run(worker.look(settings.home / "run"))
+    well = state is not None and state.ready and bool(workers) and all(each.ready for each in workers)
+    if output is Output.JSON:
+        print_json(_as_json(state, workers, well=well))
+    else:
+        _print(str(settings.home), state, workers)
+    if not well:
+        raise typer.Exit(ExitStatus.FAILED)
+
+
+class _Teller:
+    """Tells on standard error what changes while a stack comes up, and where to find it."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, str] = {}
+        self._ready = False
+
+    def __call__(self, state: StackState) -> None:
+        for child in state.children:
+            if self._told.get(child.name, "stopped") != child.state.value:
+                again = f" (status {child.last_exit})" if child.state.value == "restarting" else ""
+                note(f"  {child.name}: {child.state.value}{again}")
+            self._told[child.name] = child.state.value
+        if state.ready and not self._ready:
+            from tillstream.secret import mask_url
+
+            note(f"ready: Kafka {state.endpoints.kafka}, PostgreSQL {mask_url(state.endpoints.postgres_dsn)}")
+        self._ready = state.ready
+
+
+def _as_json(state: StackState | None, workers: list[WorkerView], *, well: bool) -> dict[str, object]:
+    children = [] if state is None else state.children
+    return {
+        "running": state is not None,
+        "ready": well,
+        "pid": None if state is None else state.pid,
+        "kafka": "" if state is None else state.endpoints.kafka,
+        "processes": children,
+        "workers": workers,
+    }
+
+
+def _print(home: str, state: StackState | None, workers: list[WorkerView]) -> None:
+    print_fields([("home", home), ("stack", "not running" if state is None else f"running, process {state.pid}")])
+    by_role = {each.role: each for each in workers}
+    rows: list[tuple[object, ...]] = []
+    for child in () if state is None else state.children:
+        view = by_role.pop(child.name, None)
+        ready = "" if view is None else ("ready" if view.ready else view.problem)
+        rows.append((child.name, child.state, child.pid, child.restarts, ready, "" if view is None else view.url))
+    rows += [
+        (each.role, "", None, None, "ready" if each.ready else each.problem, each.url) for each in by_role.values()
+    ]
+    print_table(("process", "state", "pid", "restarts", "readiness", "metrics"), rows)
+
+
+DemoOnce = Annotated[bool, typer.Option("--once", help="Stop everything once the samples are through.")]

@@ -1,0 +1,223 @@
+"""
+Dead letters: listed, shown, sent through again.
+
+A redrive is a run of its own (MANUAL): its counts are its own, and the closed run keeps its. A letter is marked
+redriven only once the sink has confirmed that run. Concurrent redrives of a letter serialise on its row.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
+
+from schemas.checkpoint import Counts
+from schemas.errors import BrokerError, Conflict, NotFound, RecordRejected
+from schemas.identity import digest_sum, event_digest
+from schemas.letter import DeadLetter
+from schemas.topic import Topics
+from sinks.pool import Connection, Pool, connection
+from streams.publisher import Producer
+from streams.redrive import redrive as publish
+from streams.redrive import redrive_event_id, why_not
+from tillstream.control import run
+from tillstream.control.run import RunStatus
+from tillstream.control.statement import statements
+
+DEFAULT_LIMIT = 50
+REDRIVE_CONNECTOR = uuid5(
+    NAMESPACE_URL, "tillstream:redrive"
+)  # for letters whose record no connector of ours published
+
+
+@dataclass(frozen=True, slots=True)
+class LetterView:
+    """A listed letter. `redriven` and `redrives` tell what became of it."""
+
+    letter: DeadLetter
+    redrives: int
+    redrive_run_id: UUID | None
+    redriven: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A letter that does not go through again, and why."""
+
+    id: str
+    code: str
+    message: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Redriven:
+    """What a redrive did, or with `dry_run` would do: letters under way again, letters refused, and its run."""
+
+    run_id: UUID | None
+    sent: Sequence[str]
+    refused: Sequence[Refused]
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which letters; None takes all. Redriven ones are hidden unless `all_states`."""
+
+    stage: str | None = None
+    reason: str | None = None
+    connector: str | None = None
+    all_states: bool = False
+
+
+async def list_letters(pool: Pool, wanted: Filter | None = None, *, limit: int = DEFAULT_LIMIT) -> list[LetterView]:
+    """
+    Letters without their bytes, the newest first.
+
+    Raises:
+        SinkError: as `sinks/sqlstate.py` routes it.
+    """
+    chosen = wanted or Filter()
+    arguments = (chosen.stage, chosen.reason, chosen.connector, chosen.all_states, limit)
+    async with connection(pool) as held:
+        return [_view(row) for row in await held.fetch(statements()["list_letters"], *arguments)]
+
+
+async def show(pool: Pool, wanted: str) -> LetterView:
+    """
+    The letter whose id begins with `wanted`, whole.
+
+    Raises:
+        NotFound: there is none. Conflict: there are several. SinkError: as routed.
+    """
+    if not wanted.isalnum():
+        raise NotFound(f"there is no dead letter {wanted!r}", hint="`till deadletter list` shows them")
+    async with connection(pool) as held:
+        rows = await held.fetch(statements()["show_letter"], wanted.lower())
+    if not rows:
+        raise NotFound(f"there is no dead letter {wanted!r}", hint="`till deadletter list` shows them")
+    if len(rows) > 1:
+        raise Conflict(f"several dead letters begin with {wanted!r}", hint="give more of the id")
+    return _view(rows[0])
+
+
+async def redrive(
+    pool: Pool,
+    producer: Producer,
+    topics: Topics,
+    ids: Sequence[str],
+    *,
+    triggered_by: str = "CLI",
+    dry_run: bool = False,
+) -> Redriven:
+    """
+    Send the letters' records through again, as one run.
+
+    Returns once the broker acknowledged them; the sink's outcome comes later, with the run. `dry_run` changes nothing.
+
+    Raises:
+        BrokerUnavailable: retry; the run ended FAILED, and the letters may be redriven again. SinkError: as routed.
+    """
+    run_id = uuid4()
+    async with connection(pool) as held, held.transaction():
+        rows = await held.fetch(statements()["lock_letters"], list(dict.fromkeys(ids)))
+        chosen, refused = _sorted_out(rows, ids, topics)
+        if dry_run or not chosen:
+            return Redriven(None, [view.letter.id for view in chosen], refused)
+        await held.execute(statements()["letterless_connector"], REDRIVE_CONNECTOR)
+        owner = await _owner(held, chosen)
+        await held.execute(statements()["open_manual_run"], run_id, owner, triggered_by)
+        await held.execute(statements()["start_redrive"], [view.letter.id for view in chosen], run_id)
+    await _send(pool, producer, topics, chosen, run_id)
+    return Redriven(run_id, [view.letter.id for view in chosen], refused)
+
+
+async def confirm(held: Connection) -> None:
+    """Mark the letters whose redrive the sink has confirmed. Run by the monitor; safe to run at any time."""
+    for row in await held.fetch(statements()["confirmed_redrives"]):
+        digest = event_digest(redrive_event_id(row["id"], row["redrive_attempts"]))
+        await held.execute(statements()["mark_redriven"], row["id"], row["redrive_run_id"], UUID(bytes=digest))
+
+
+async def _send(pool: Pool, producer: Producer, topics: Topics, chosen: Sequence[LetterView], run_id: UUID) -> None:
+    sent: list[str] = []
+
+    def counts() -> Counts:
+        total = digest_sum(event_digest(event_id) for event_id in sent)
+        return Counts(read=len(sent), published=len(sent), published_sum=total)
+
+    try:
+        for view in chosen:
+            attempt = view.redrives + 1
+            sent.append(await publish(producer, topics, view.letter, run_id=run_id, attempt=attempt))
+    except BrokerError as exc:
+        async with connection(pool) as held, held.transaction():
+            await run.record(held, run_id, counts())
+            await run.close(held, run_id, RunStatus.FAILED, reason=str(exc), only_while_reading=True)
+        raise
+    async with connection(pool) as held, held.transaction():
+        await run.finish(held, run_id, counts())
+
+
+def _sorted_out(
+    # asyncpg's records are mappings of anything
+    rows: Sequence[Mapping[str, Any]],
+    ids: Sequence[str],
+    topics: Topics,
+) -> tuple[list[LetterView], list[Refused]]:
+    found = {row["id"] for row in rows}
+    refused = [
+        Refused(each, NotFound.code, "there is no such letter", NotFound.hint)
+        for each in dict.fromkeys(ids)
+        if each not in found
+    ]
+    chosen: list[LetterView] = []
+    for row in rows:
+        view = _view(row)
+        problem = _problem(view, under_way=row["under_way"], topics=topics)
+        if problem is None:
+            chosen.append(view)
+        else:
+            refused.append(Refused(view.letter.id, problem.code, str(problem), problem.hint))
+    return chosen, refused
+
+
+def _problem(view: LetterView, *, under_way: bool, topics: Topics) -> RecordRejected | Conflict | None:
+    if view.redriven:
+        return Conflict("it was redriven already", hint=f"see run {view.redrive_run_id}")
+    if under_way:
+        return Conflict("it is being redriven", hint=f"see run {view.redrive_run_id}")
+    return why_not(view.letter, topics)
+
+
+async def _owner(held: Connection, chosen: Sequence[LetterView]) -> UUID:
+    """The connector of the run: the letters' own where they share one that exists, else the one for redrives."""
+    connectors = {view.letter.connector_id for view in chosen}
+    (only,) = connectors if len(connectors) == 1 else (None,)
+    known = only is not None and await held.fetchval("SELECT TRUE FROM connectors WHERE id = $1", only)
+    return only if known and only is not None else REDRIVE_CONNECTOR
+
+
+# asyncpg's records are mappings of anything
+def _view(row: Mapping[str, Any]) -> LetterView:
+    fields = {name: row[name] for name in DeadLetter.model_fields if name in row and name not in _BYTES}
+    letter = DeadLetter.model_validate(
+        {
+            **fields,
+            "partition": row["log_partition"],
+            "offset": row["log_offset"],
+            "key": _base64(row.get("key")),
+            "value": _base64(row.get("value")),
+            "headers": json.loads(row.get("headers") or "[]"),
+        }
+    )
+    return LetterView(letter, row["redrive_attempts"], row["redrive_run_id"], row["redriven_at"] is not None)
+
+
+_BYTES = ("key", "value", "headers", "partition", "offset", "version")
+
+
+def _base64(data: bytes | None) -> str | None:
+    return None if data is None else base64.b64encode(data).decode("ascii")

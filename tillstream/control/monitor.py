@@ -1,0 +1,197 @@
+"""
+The monitor: measures lag, ends runs, judges connectors. It consumes nothing, so it sees consumers that are stuck.
+
+Everything is level-triggered: each sweep looks at the whole state and acts on what it finds, so a sweep that was
+missed, or a monitor that was away for a day, costs nothing but time. Writes are conditional: two monitors do no harm.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from schemas import metric
+from schemas.errors import TillError
+from sinks.pool import Connection, Pool, connection
+from streams.lag import LagProbe, PartitionLag
+from tillstream.config import MonitorSettings
+from tillstream.control import letter, run, worker
+from tillstream.control.statement import statements
+from tillstream.control.verdict import HealthState, Limits, Observed, OpenRun, RunVerdict, judge_connector, judge_run
+from tillstream.health import Health
+from tillstream.metrics import PrometheusMeter
+
+logger = logging.getLogger(__name__)
+
+KAFKA, POSTGRES = "kafka", "postgres"
+
+
+@dataclass(slots=True)
+class Monitor:
+    """One monitor. `watched` names the topic of each consumer group; `workers` is where workers announce themselves."""
+
+    pool: Pool
+    probe: LagProbe
+    settings: MonitorSettings
+    watched: Mapping[str, str]
+    events_topic: str
+    workers: Path
+    meter: PrometheusMeter
+    health: Health
+    _answering_since_s: float | None = None
+    _overdue: dict[UUID, str] = field(default_factory=dict)
+
+    async def sweep(self) -> None:
+        """Measure everything once. What cannot be measured is told as unmeasured; nothing raises but bugs."""
+        problems = await self._measure_lag()
+        problems += [view.problem for view in await worker.look(self.workers) if view.problem]
+        complete = not self.health.reasons()
+        try:
+            async with connection(self.pool) as held:
+                now = time.monotonic()
+                self._answering_since_s = now if self._answering_since_s is None else self._answering_since_s
+                await self._judge_runs(held, watched_s=now - self._answering_since_s)
+                await letter.confirm(held)
+                await self._judge_connectors(held, problems)
+            self._up(POSTGRES)
+        except TillError as exc:
+            self._answering_since_s = None
+            self._down(POSTGRES, exc)
+            return
+        if complete:
+            self.meter.set(metric.MONITOR_UP, time.time())
+
+    # lag
+
+    async def _measure_lag(self) -> list[str]:
+        problems: list[str] = []
+        for group, topic in self.watched.items():
+            try:
+                partitions = await self.probe.measure(group, [topic])
+            except TillError as exc:
+                self._down(KAFKA, exc)
+                return [f"Kafka does not answer: {exc}"]
+            alarm = self._report_lag(group, topic, partitions)
+            if alarm and topic == self.events_topic:
+                problems.append(alarm)
+        self._up(KAFKA)
+        return problems
+
+    def _report_lag(self, group: str, topic: str, partitions: Sequence[PartitionLag]) -> str:
+        for each in partitions:
+            labels = {"group": group, "topic": topic, "partition": str(each.partition)}
+            self.meter.set(metric.LAG_EVENTS, each.lag_events, **labels)
+            self.meter.set(metric.LAG_SECONDS, each.lag_s, **labels)
+            if each.committed is not None:
+                self.meter.set(metric.COMMITTED_OFFSET, each.committed, **labels)
+        events = sum(each.lag_events for each in partitions)
+        oldest_s = max((each.lag_s for each in partitions), default=0.0)
+        late = events >= self.settings.lag_alert_events or oldest_s >= self.settings.lag_alert_s
+        self.meter.set(metric.LAG_ALERT, late, group=group, topic=topic)
+        return f"{group} is {events} events behind, the oldest {oldest_s:.0f} s" if late else ""
+
+    # runs
+
+    async def _judge_runs(self, held: Connection, *, watched_s: float) -> None:
+        limits = Limits(self.settings.run_deadline_s, self.settings.heartbeat_timeout_s, watched_s)
+        self._overdue.clear()
+        awaiting = 0
+        for row in await held.fetch(statements()["open_runs"]):
+            seen = _open_run(row)
+            verdict = judge_run(seen, row["now"], limits)
+            if verdict.end is not None:
+                await self._end(held, row["id"], seen, verdict)
+                continue
+            awaiting += seen.reading_finished_at is not None
+            if verdict.overdue:
+                self._overdue[row["connector_id"]] = f"run {row['id']} is overdue: {verdict.overdue}"
+        self.meter.set(metric.RUNS_AWAITING_SINK, awaiting)
+
+    async def _end(self, held: Connection, run_id: UUID, seen: OpenRun, verdict: RunVerdict) -> None:
+        status = verdict.end or run.RunStatus.FAILED
+        if await run.close(held, run_id, status, reason=verdict.reason) is not None:
+            self.meter.add(metric.RUNS_TOTAL, connector=seen.connector, status=status.value)
+            facts: dict[str, object] = {"run": run_id, "connector": seen.connector, "status": status.value}
+            if verdict.reason:
+                facts["reason"] = verdict.reason
+            logger.info("run ended", extra={"facts": facts})
+
+    # connectors
+
+    async def _judge_connectors(self, held: Connection, pipeline: Sequence[str]) -> None:
+        for row in await held.fetch(statements()["observed_connectors"]):
+            overdue = self._overdue.get(row["id"], "")
+            seen = _observed(row, overdue, pipeline)
+            state, cause = judge_connector(seen, heartbeat_timeout_s=self.settings.heartbeat_timeout_s)
+            name = row["name"]
+            self.meter.set(metric.RUN_OVERDUE, bool(overdue), connector=name)
+            self.meter.set(metric.CONNECTOR_HEALTHY, state is HealthState.HEALTHY, connector=name)
+            if (row["health"], row["cause"]) != (state.value, cause):
+                facts = {"connector": name, "state": state.value, "cause": cause}
+                logger.log(_LEVELS[state], "connector health changed", extra={"facts": facts})
+            await held.execute(statements()["judge_connector"], row["id"], state.value, cause)
+
+    # dependencies
+
+    def _up(self, dependency: str) -> None:
+        self.meter.set(metric.DEPENDENCY_UP, 1, dependency=dependency)
+        self.health.clear(dependency)
+
+    def _down(self, dependency: str, exc: TillError) -> None:
+        if dependency not in self.health.reasons():
+            logger.error("dependency down", extra={"facts": {"dependency": dependency, "error": exc, "hint": exc.hint}})
+        self.meter.set(metric.DEPENDENCY_UP, 0, dependency=dependency)
+        self.health.wait(dependency, str(exc))
+
+
+_LEVELS = {
+    HealthState.HEALTHY: logging.INFO,
+    HealthState.PAUSED: logging.WARNING,
+    HealthState.DEGRADED: logging.WARNING,
+    HealthState.DOWN: logging.ERROR,
+}
+
+
+# asyncpg's records are mappings of anything
+def _open_run(row: Mapping[str, Any]) -> OpenRun:
+    return OpenRun(
+        connector=row["connector"],
+        read=row["read"],
+        published=row["published"],
+        rejected=row["rejected"],
+        filtered=row["filtered"],
+        published_sum=int(row["published_sum"]),
+        applied=row["applied"],
+        duplicate=row["duplicate"],
+        dead=row["dead"],
+        sink_sum=int(row["sink_sum"]),
+        started_at=row["started_at"],
+        heartbeat_at=row["heartbeat_at"],
+        reading_finished_at=row["reading_finished_at"],
+        claimed_at=row["claimed_at"],
+        problems=row["reason"] or "",
+    )
+
+
+def _observed(row: Mapping[str, Any], overdue: str, pipeline: Sequence[str]) -> Observed:
+    failed = row["last_run_status"] == run.RunStatus.FAILED.value
+    return Observed(
+        paused=row["status"] != "ACTIVE",
+        report_age_s=_age_s(row["reported_at"], row["now"]),
+        worker_state=row["worker_state"] or "",
+        worker_problem=row["problem"] or "",
+        worker_hint=row["hint"] or "",
+        overdue=overdue,
+        last_run_failed=f"the last run failed: {row['last_run_reason'] or 'see `till run list`'}" if failed else "",
+        pipeline=pipeline,
+    )
+
+
+def _age_s(at: datetime | None, now: datetime) -> float | None:
+    return None if at is None else (now - at).total_seconds()

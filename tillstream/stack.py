@@ -1,0 +1,78 @@
+"""
+The embedded stack as `till up` runs it: Kafka, PostgreSQL, the topics and tables, and one worker of each role.
+
+What it is made of comes from the settings; servers of one's own that they name are used and not started.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from tillstream.config import Loaded, Role, Settings, all_settings
+from tillstream.embedded.home import Home
+from tillstream.embedded.state import Endpoints
+from tillstream.embedded.supervisor import StackOptions, status
+from tillstream.embedded.worker import WorkerCommand
+
+_FOUND = ("default", "running stack")  # origins that name no server of one's own
+
+
+def endpoints(home: Path) -> Mapping[str, str]:
+    """Where the running stack's Kafka and PostgreSQL are, by setting; empty when none runs."""
+    state = status(Home(home))
+    return {} if state is None else state.settings()
+
+
+def options(loaded: Loaded) -> StackOptions:
+    """The stack that these settings describe."""
+    settings, origins = loaded.settings, loaded.origins
+    own_kafka = origins["kafka.bootstrap"] not in _FOUND
+    own_postgres = origins["postgres.dsn"] not in _FOUND
+
+    async def before_workers(found: Endpoints) -> None:
+        from tillstream import wiring  # noqa: PLC0415  Faust is not needed to ask for a stack's state
+
+        await wiring.prepare(at(settings, found))
+
+    return StackOptions(
+        home=Home(settings.home),
+        workers=tuple(_worker(role, loaded) for role in Role),
+        kafka=settings.kafka.bootstrap if own_kafka else None,
+        postgres_dsn=settings.postgres.dsn.get_secret_value() if own_postgres else None,
+        before_workers=before_workers,
+    )
+
+
+def at(settings: Settings, found: Endpoints) -> Settings:
+    """The same settings, for the servers of a running stack."""
+    kafka = settings.kafka.model_copy(update={"bootstrap": found.kafka})
+    postgres = settings.postgres.model_copy(update={"dsn": SecretStr(found.postgres_dsn)})
+    return settings.model_copy(update={"kafka": kafka, "postgres": postgres})
+
+
+def _worker(role: Role, loaded: Loaded) -> WorkerCommand:
+    return WorkerCommand(
+        name=role.value,
+        # -P: a module of the working directory must not stand in for one of ours
+        argv=(sys.executable, "-P", "-m", "tillstream", "worker", role.value),
+        environment=_environment(loaded),
+        directory=loaded.settings.home,
+        role=role.value,
+    )
+
+
+def _environment(loaded: Loaded) -> dict[str, str]:
+    """Every setting that somebody made, as a variable; the supervisor adds the home and the addresses."""
+    found: dict[str, str] = {}
+    for setting in all_settings():
+        if loaded.origins[setting.key] in _FOUND or setting.key == "home":
+            continue
+        value: object = loaded.settings
+        for part in setting.key.split("."):
+            value = getattr(value, part)
+        found[setting.variable] = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+    return found

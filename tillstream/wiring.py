@@ -1,0 +1,334 @@
+"""
+The only file that knows all packages: it builds each worker role out of them.
+
+Every role starts without Kafka and PostgreSQL: it serves /metrics and /readyz at once, tells there what it waits for,
+tries again with a capped backoff, and ends on SIGTERM at any moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from connectors.clock import SystemClock
+from connectors.registry import specs
+from schemas import failpoint
+from schemas.errors import ConfigError, SinkMisconfigured, TillError
+from schemas.topic import Topics, connectors_app_id, letters_app_id, sink_app_id, topics
+from sinks.letters import LetterTable
+from sinks.migrate import migrate, pending
+from sinks.mirror import CheckpointMirror
+from sinks.pool import Pool, close_pool, connection, open_pool
+from sinks.postgres import PostgresSink
+from streams import letters as letter_agent
+from streams import payments
+from streams.app import AppSettings, Key, RunSettings, live, make_app, transport_of
+from streams.backoff import Backoff
+from streams.fetch import SliceSettings
+from streams.ingest import Ingest
+from streams.lag import LagProbe
+from streams.process import EXIT_CLEAN, EXIT_CRASH, Stop, run
+from streams.provision import provision
+from streams.publisher import EventPublisher, LetterPublisher, Producer
+from streams.state import ConnectorState
+from tillstream.config import Environment, Role, Settings
+from tillstream.control.fleet import Fleet, World
+from tillstream.control.monitor import Monitor
+from tillstream.health import Health
+from tillstream.http import serve
+from tillstream.metrics import PrometheusMeter
+
+logger = logging.getLogger(__name__)
+
+Made = TypeVar("Made")
+App = Any  # a Faust app; only `streams` knows Faust
+
+KAFKA, POSTGRES = "kafka", "postgres"
+_WAITS_S = (0.2, 5.0)
+_LOOK_S = 0.1
+
+
+def topics_of(settings: Settings) -> Topics:
+    """The topic table of this installation."""
+    chosen = settings.topic
+    return topics(chosen.prefix, partitions=chosen.partitions, state_partitions=chosen.state_partitions)
+
+
+async def prepare(settings: Settings) -> tuple[list[str], list[str]]:
+    """
+    Bring PostgreSQL and Kafka to what this version expects; the migrations applied and the topics created now.
+
+    Raises:
+        SinkError, BrokerError, ConfigError: as they say; running it again is safe.
+    """
+    applied = await migrate(settings.postgres.dsn.get_secret_value())
+    replication = settings.topic.replication_factor
+    created = await provision(settings.kafka.bootstrap, topics_of(settings).all(), replication=replication)
+    return applied, created
+
+
+def work(role: Role, settings: Settings) -> int:
+    """
+    Be a worker until SIGTERM or SIGINT: the process's exit status, 0 when it was asked to end.
+
+    Raises:
+        ConfigError: the settings cannot work, such as a port that is taken.
+    """
+    failpoint.arm(settings.failpoints, production=settings.environment is Environment.PRODUCTION)
+    roles: dict[Role, Callable[[_Worker], Awaitable[int]]] = {
+        Role.SINK: _sink,
+        Role.CONNECTOR: _connector,
+        Role.LETTERS: _letters,
+        Role.MONITOR: _monitor,
+    }
+    refused: list[ConfigError] = []
+
+    async def main(stop: Stop) -> int:
+        worker = _Worker(role, settings, stop)
+        endpoint = serve(
+            role.value,
+            host=settings.http.host,
+            port=settings.http.port(role),
+            run=settings.home / "run",
+            meter=worker.meter,
+            health=worker.health,
+        )
+        try:
+            async with endpoint as served:
+                logger.info("worker serves", extra={"facts": {"role": role.value, "url": served.url}})
+                return await roles[role](worker)
+        except ConfigError as exc:
+            refused.append(exc)
+            return EXIT_CRASH
+
+    status = run(main)
+    if refused:
+        raise refused[0]
+    return status
+
+
+@dataclass(slots=True)
+class _Worker:
+    """What every role has."""
+
+    role: Role
+    settings: Settings
+    stop: Stop
+    meter: PrometheusMeter = field(default_factory=PrometheusMeter)
+    health: Health = field(default_factory=Health)
+
+    @property
+    def topics(self) -> Topics:
+        return topics_of(self.settings)
+
+    @property
+    def name(self) -> str:
+        return f"{self.role}@{socket.gethostname()}:{os.getpid()}"
+
+    async def eventually(self, subject: str, make: Callable[[], Awaitable[Made]]) -> Made | None:
+        """What `make` gives once it succeeds; None if the process has to end before."""
+        backoff = Backoff(*_WAITS_S)
+        self.health.wait(subject, "not asked yet")
+        while not self.stop.requested:
+            try:
+                made = await make()
+            except TillError as exc:
+                self.health.wait(subject, f"{exc}; {exc.hint}")
+                if backoff.tries == 0:
+                    logger.error("waiting", extra={"facts": {"for": subject, "error": exc, "hint": exc.hint}})
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self.stop.wait(), backoff.next_s())
+            else:
+                self.health.clear(subject)
+                return made
+        return None
+
+    async def pool(self) -> Pool | None:
+        """A pool on the migrated database, once it is there."""
+
+        async def make() -> Pool:
+            postgres = self.settings.postgres
+            pool = await open_pool(
+                postgres.dsn.get_secret_value(), size=postgres.pool_size, application=f"till-{self.role}"
+            )
+            try:
+                await _migrated(pool)
+            except BaseException:
+                await close_pool(pool)
+                raise
+            return pool
+
+        return await self.eventually(POSTGRES, make)
+
+    async def topics_are_there(self, producer: Producer) -> bool:
+        """Wait until every topic is there with the partitions that the settings say; False if we have to end before."""
+
+        async def make() -> bool:
+            for spec in self.topics.all():
+                found = await producer.partitions(spec.name)
+                if found != spec.partitions:
+                    raise ConfigError(
+                        f"topic {spec.name} has {found} partitions, the settings say {spec.partitions}",
+                        hint="set topic.partitions (or topic.state_partitions) to what the topic has",
+                    )
+            return True
+
+        return bool(await self.eventually(KAFKA, make))
+
+    def app_settings(self) -> AppSettings:
+        kafka, sink = self.settings.kafka, self.settings.sink
+        return AppSettings(
+            bootstrap=kafka.bootstrap,
+            session_timeout_s=kafka.session_timeout_s,
+            heartbeat_s=kafka.session_timeout_s / 3,
+            slices=SliceSettings(max_records=sink.slice_events, max_bytes=sink.slice_bytes),
+        )
+
+    def run_settings(self) -> RunSettings:
+        return RunSettings(stall_s=self.settings.sink.watchdog_s)
+
+
+async def _migrated(pool: Pool) -> None:
+    async with connection(pool) as held:
+        missing = await pending(held)
+    if missing:
+        raise SinkMisconfigured(f"the database lacks {', '.join(missing)}", hint="run `till migrate`")
+
+
+async def _sink(worker: _Worker) -> int:
+    settings = worker.settings
+    async with _opened(worker) as (pool, producer):
+        if pool is None or not await worker.topics_are_there(producer):
+            return EXIT_CLEAN
+        sink = PostgresSink(pool)
+        ingest = Ingest(sink, LetterPublisher(producer, worker.topics), worker.meter)
+        app = make_app(sink_app_id(settings.topic.prefix), worker.app_settings(), meter=worker.meter)
+        payments.register(app, worker.topics, ingest, sink_offsets=sink.next_offsets)
+        _watch_assignment(worker, app)
+        worker.health.probe("partitions", lambda: _holds(ingest))
+
+        def held() -> Collection[Key]:
+            return [(place.topic, place.partition) for place in list(ingest.holds)]
+
+        return await live(app, worker.stop, settings=worker.run_settings(), held=held, meter=worker.meter)
+
+
+async def _connector(worker: _Worker) -> int:
+    settings = worker.settings
+    async with _opened(worker) as (pool, producer):
+        if pool is None or not await worker.topics_are_there(producer):
+            return EXIT_CLEAN
+        app = make_app(connectors_app_id(settings.topic.prefix), worker.app_settings(), meter=worker.meter)
+        state = ConnectorState(app, worker.topics, producer, CheckpointMirror(pool), worker.meter)
+        _watch_assignment(worker, app)
+        world = World(
+            pool=pool,
+            publisher=EventPublisher(producer, worker.topics, meter=worker.meter),
+            dead_letters=LetterPublisher(producer, worker.topics),
+            state=state,
+            clock=SystemClock(),
+            meter=worker.meter,
+            specs=specs(),
+            worker=worker.name,
+            production=settings.environment is Environment.PRODUCTION,
+        )
+        fleet = Fleet(world, refresh_s=settings.connector.refresh_s, heartbeat_s=settings.connector.heartbeat_s)
+        sailing = asyncio.create_task(_sail(fleet, worker, app), name="fleet")
+        try:
+            return await live(app, worker.stop, settings=worker.run_settings(), meter=worker.meter)
+        finally:
+            fleet.stop()
+            await asyncio.wait({sailing}, timeout=5.0)
+            sailing.cancel()
+
+
+async def _letters(worker: _Worker) -> int:
+    async with _opened(worker) as (pool, producer):
+        if pool is None or not await worker.topics_are_there(producer):
+            return EXIT_CLEAN
+        app = make_app(letters_app_id(worker.settings.topic.prefix), worker.app_settings(), meter=worker.meter)
+        letter_agent.register(app, worker.topics, LetterTable(pool))
+        _watch_assignment(worker, app)
+        return await live(app, worker.stop, settings=worker.run_settings(), meter=worker.meter)
+
+
+async def _monitor(worker: _Worker) -> int:
+    settings = worker.settings
+    async with _opened(worker) as (pool, _), LagProbe(settings.kafka.bootstrap) as probe:
+        if pool is None:
+            return EXIT_CLEAN
+        monitor = Monitor(
+            pool=pool,
+            probe=probe,
+            settings=settings.monitor,
+            watched=watched_groups(settings),
+            events_topic=worker.topics.events.name,
+            workers=settings.home / "run",
+            meter=worker.meter,
+            health=worker.health,
+        )
+        while not worker.stop.requested:
+            await monitor.sweep()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(worker.stop.wait(), settings.monitor.interval_s)
+    return EXIT_CLEAN
+
+
+def watched_groups(settings: Settings) -> dict[str, str]:
+    """Each consumer group of this installation, and the topic that it consumes."""
+    prefix, table = settings.topic.prefix, topics_of(settings)
+    return {
+        sink_app_id(prefix): table.events.name,
+        connectors_app_id(prefix): table.connector_state.name,
+        letters_app_id(prefix): table.dead_letters.name,
+    }
+
+
+@contextlib.asynccontextmanager
+async def _opened(worker: _Worker) -> AsyncIterator[tuple[Pool | None, Producer]]:
+    """The database, once it is there (None: the process has to end), and a producer, which needs no broker to open."""
+    async with Producer(worker.settings.kafka.bootstrap, meter=worker.meter) as producer:
+        pool = await worker.pool()
+        try:
+            yield pool, producer
+        finally:
+            if pool is not None:
+                await close_pool(pool)
+
+
+async def _sail(fleet: Fleet, worker: _Worker, app: App) -> None:
+    """Run the fleet once the app has its partitions; a bug in it ends the process."""
+    try:
+        while worker.health.reasons() and not worker.stop.requested:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(worker.stop.wait(), _LOOK_S)
+        stopping = asyncio.create_task(worker.stop.wait())
+        stopping.add_done_callback(lambda _: fleet.stop())
+        await fleet.run()
+        stopping.cancel()
+    except asyncio.CancelledError:
+        raise
+    except Exception as exc:
+        logger.exception("a connector crashed")
+        await app.crash(exc)
+
+
+def _watch_assignment(worker: _Worker, app: App) -> None:
+    transport = transport_of(app)
+
+    def missing() -> str | None:
+        ready = transport.consumer is not None and transport.consumer.is_ready
+        return None if ready else "no partition assigned yet"
+
+    worker.health.probe("assignment", missing)
+
+
+def _holds(ingest: Ingest) -> str | None:
+    holds = sorted(f"{place.topic}/{place.partition} waits: {why.value}" for place, why in list(ingest.holds.items()))
+    return "; ".join(holds) or None
