@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from schemas.checkpoint import Checkpoint, Counts
 from schemas.letter import DeadLetter
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """One encoded event: the Kafka key decides the partition, and so the order."""
 
     key: bytes
@@ -65,9 +63,14 @@ class CheckpointStore(Protocol):
 
 
 class RunLog(Protocol):
-    """Run rows, as operators see them. Raises SinkUnavailable (retry) while the database is away."""
+    """
+    Run rows, as operators see them. Raises SinkUnavailable (retry) while the database is away.
 
-    async def open(self, connector_id: UUID, *, triggered_by: str, run_type: str) -> UUID:
+    The runner names the run and goes on reading while the database is away, so every call may come late, and again:
+    each is idempotent. The first of `finish_reading` and `fail` holds; a later one changes nothing.
+    """
+
+    async def open(self, run_id: UUID, connector_id: UUID, *, triggered_by: str, run_type: str) -> None:
         """Start a run; it is RUNNING until the monitor closes it, or `fail` does."""
         ...
 
@@ -75,12 +78,20 @@ class RunLog(Protocol):
         """Store what was read so far; also the run's heartbeat."""
         ...
 
-    async def finish_reading(self, run_id: UUID, counts: Counts) -> None:
-        """The source side is through; the monitor ends the run once the sink has confirmed the balance."""
+    async def finish_reading(self, run_id: UUID, counts: Counts, *, problems: Sequence[str] = ()) -> None:
+        """
+        The source side is through; the monitor ends the run once the sink has confirmed the balance.
+
+        With `problems` (objects that could not be read, work left over at a stop) it ends PARTIAL_SUCCESS at best.
+        """
         ...
 
     async def fail(self, run_id: UUID, counts: Counts, *, reason: str) -> None:
-        """End the run FAILED: it could not read or publish."""
+        """
+        End the run FAILED: it could not read or publish, was cancelled, or crashed.
+
+        A successor calls it for a crashed run, with the counts of its last checkpoints.
+        """
         ...
 
 

@@ -11,17 +11,18 @@ A source knows no Kafka, no sink, no run: it yields records, and the runner make
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
 
-from pydantic import BaseModel
-
-from schemas.payment import PaymentPayload
+from connectors.record import PaymentFacts
 
 # a source's own JSON object; only the source reads it
 Cursor = Mapping[str, Any]
 
-Config = TypeVar("Config", bound=BaseModel)
+WHOLE_OBJECT = "object"  # the position of an object that is rejected as one
+
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +30,8 @@ class Task:
     """
     One piece of work, such as a file.
 
-    `descriptor` is what an operator reads (seed 000: the file's name); `key` is its identity for checkpoints (the content's SHA-256);
-    `source_object` goes into event ids. All are immutable.
+    `descriptor` is what an operator reads (seed 000: the file's name); `key` is its identity for checkpoints (the
+    content's SHA-256); `source_object` goes into event ids. All are immutable, and valid UTF-8.
     """
 
     descriptor: str
@@ -42,29 +43,50 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class SourceRecord:
-    """One record that became a payment fact. `position` is unique within the source object and stable between readings."""
+class Skipped:
+    """
+    Something the listing met and made no task of. The runner counts and logs it once while it stays so.
+
+    With `problem` it should have become a task and could not, such as a file that may not be opened.
+    """
+
+    descriptor: str
+    reason: str
+    problem: str = ""
+
+
+class SourceRecord(NamedTuple):
+    """One record that became a payment fact. `position` is unique in the source object and stable between readings."""
 
     position: str
-    payment: PaymentPayload
+    payment: PaymentFacts
     line: int | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = NO_HEADERS
 
 
-@dataclass(frozen=True, slots=True)
-class Rejection:
-    """One record that did not, with its raw bytes, whole."""
+class Rejection(NamedTuple):
+    """
+    One record that did not, with its raw bytes, whole.
+
+    Only where a record is too large to be held, `raw` is its head; then `size_bytes` and `sha256` are the whole's.
+    """
 
     position: str
     reason: str
     message: str
     raw: bytes
     line: int | None = None
+    size_bytes: int | None = None
+    sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Records in source order, and the cursor that holds once all of them are durable. `read` counts every record of the batch."""
+    """
+    Records in source order, and the cursor that holds once all of them are durable.
+
+    An empty batch is welcome: it tells that the source is alive.
+    """
 
     records: Sequence[SourceRecord]
     rejections: Sequence[Rejection]
@@ -77,34 +99,6 @@ class Batch:
         return len(self.records) + len(self.rejections) + self.filtered
 
 
-class Source(Protocol[Config]):
-    """What every source offers. The runner opens it with `async with`."""
-
-    config: Config
-
-    async def check(self) -> Sequence[CheckStep]:
-        """Try the source once, step by step, changing nothing. Raises nothing: a failure is a step."""
-        ...
-
-    def tasks(self) -> AsyncIterator[Task]:
-        """
-        Every task there is to do now, known ones included; the runner skips what is done.
-
-        Raises:
-            SourceUnavailable: retry. SourceMisconfigured: pause.
-        """
-        ...
-
-    def read(self, task: Task, since: Cursor | None) -> AsyncIterator[Batch]:
-        """
-        The task's records after `since`, in order, in batches of bounded size.
-
-        Raises:
-            SourceUnavailable, SourceChanged: retry. SourceMisconfigured: pause. RecordRejected: the whole object cannot be parsed.
-        """
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class CheckStep:
     """One step of a check: what was tried, how long it took, what to do if it failed."""
@@ -114,3 +108,37 @@ class CheckStep:
     duration_s: float
     detail: str = ""
     hint: str = ""
+
+
+class Source(Protocol):
+    """What every source offers. The runner makes one per connector, and calls `close` when it is through with it."""
+
+    async def check(self) -> Sequence[CheckStep]:
+        """Try the source once, step by step, changing nothing. Raises nothing: a failure is a step."""
+        ...
+
+    def tasks(self, known: Mapping[str, Cursor]) -> AsyncIterator[Task | Skipped | None]:
+        """
+        Every task there is to do now, oldest first, known ones included; the runner skips what is done.
+
+        `known` has the last cursor of every task key that was ever begun. `None` says "still listing": between two
+        items no more than the connector's `deadline_s` may pass.
+
+        Raises:
+            SourceUnavailable: retry. SourceMisconfigured: pause.
+        """
+        ...
+
+    def read(self, task: Task, since: Cursor | None) -> AsyncIterator[Batch]:
+        """
+        The task's records after `since`, in order, in batches of bounded size; its end is the task's end.
+
+        Raises:
+            SourceUnavailable, SourceChanged: retry. SourceMisconfigured: pause. RecordRejected: the whole object cannot
+                be used, and its bytes are not worth keeping; otherwise yield a Rejection.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections. Raises nothing."""
+        ...

@@ -1,0 +1,255 @@
+"""
+One task from where it stands to its end: read, publish, acknowledgements, checkpoint, in this order.
+
+While the broker acknowledges one batch, the next one is read; never are two batches of a task published at a time, so
+that a payment's events keep their order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from connectors.envelope import Connector, Envelope, Prepared
+from connectors.ports import CheckpointStore, Clock, DeadLetters, Publisher
+from connectors.run import Run
+from connectors.source import WHOLE_OBJECT, Batch, Rejection, Source, SourceRecord
+from connectors.spec import ConnectorConfig, FilterTestIds
+from connectors.task import Work
+from connectors.wait import END, Stopped, close_iterator, next_of, within
+from schemas import metric
+from schemas.checkpoint import Checkpoint, Counts
+from schemas.errors import RecordRejected, TillError
+from schemas.failpoint import failpoint
+from schemas.metric import Meter
+
+TEST_PREFIX = "test-"  # seed 001, custom filtering
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """The declared rules by which records are left out: counted, not published."""
+
+    test_ids: bool = False
+    event_types: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, config: ConnectorConfig, *, production: bool) -> Filter:
+        """The rules of a connector."""
+        policy = config.filter_test_ids
+        test_ids = policy is FilterTestIds.ALWAYS or (policy is FilterTestIds.IN_PRODUCTION and production)
+        return cls(test_ids, frozenset(config.event_types))
+
+    def keep(self, records: Sequence[SourceRecord]) -> Sequence[SourceRecord]:
+        """Those that no rule leaves out, in order."""
+        if not self.test_ids and not self.event_types:
+            return records
+        return [record for record in records if self._keeps(record)]
+
+    def _keeps(self, record: SourceRecord) -> bool:
+        payment = record.payment
+        if self.test_ids and payment.original_reference.startswith(TEST_PREFIX):
+            return False
+        return not self.event_types or f"payment.{payment.status}" in self.event_types
+
+
+@dataclass(frozen=True, slots=True)
+class Outlets:
+    """Where a delivery brings things."""
+
+    publisher: Publisher
+    dead_letters: DeadLetters
+    checkpoints: CheckpointStore
+    clock: Clock
+    meter: Meter
+
+
+class Delivery:
+    """Brings one task's records out. `work` and `run` are updated after the acknowledgements, never before."""
+
+    def __init__(
+        self,
+        connector: Connector,
+        source: Source,
+        config: ConnectorConfig,
+        outlets: Outlets,
+        *,
+        work: Work,
+        run: Run,
+        rules: Filter,
+        checkpoint: Callable[[], Checkpoint],
+        stop: asyncio.Event,
+    ) -> None:
+        self._connector = connector
+        self._source = source
+        self._config = config
+        self._out = outlets
+        self._work = work
+        self._run = run
+        self._rules = rules
+        self._checkpoint = checkpoint
+        self._stop = stop
+        self._envelope = Envelope(connector, run.id, work.task, work.revision_at)
+        self._saved_at = outlets.clock.monotonic()
+        self._unsaved = False
+
+    async def attempt(self) -> None:
+        """
+        Go on from what is acknowledged to the task's end; `work.done` then.
+
+        Raises:
+            TillError: as its disposition says; what was acknowledged before stays so.
+            Stopped: at a stop, after acknowledgements and a checkpoint, as far as `stop_s` allowed.
+        """
+        if not self._work.discovered:
+            # Before anything is published, or a crash would give the object a second revision.
+            await self._save()
+            self._work.discovered = True
+        try:
+            await self._read_to_end()
+        except RecordRejected as exc:
+            await self._deliver(self._prepared_object(exc))
+        except Stopped:
+            await self._save_at_stop()
+            raise
+        self._work.done = True
+        try:
+            await self._save()
+        except BaseException:
+            self._work.done = False
+            raise
+
+    async def _read_to_end(self) -> None:
+        batches = self._source.read(self._work.task, self._work.cursor)
+        in_flight: asyncio.Task[None] | None = None
+        try:
+            while True:
+                batch = await within(
+                    next_of(batches),
+                    seconds=self._config.deadline_s,
+                    clock=self._out.clock,
+                    what=f"reading {self._work.task.descriptor}",
+                    stop=self._stop,
+                )
+                if batch is END:
+                    break
+                ready = self._prepared(batch)
+                if in_flight is not None:
+                    await self._acknowledged(in_flight)
+                in_flight = asyncio.create_task(self._deliver(ready), name="deliver")
+            if in_flight is not None:
+                last, in_flight = in_flight, None
+                await self._acknowledged(last)
+        except asyncio.CancelledError:
+            if in_flight is not None:
+                in_flight.cancel()
+                await asyncio.wait({in_flight}, timeout=1.0)
+                in_flight = None
+            raise
+        finally:
+            if in_flight is not None:
+                await self._settled(in_flight)
+            await close_iterator(batches)
+
+    async def _acknowledged(self, in_flight: asyncio.Task[None]) -> None:
+        """Wait for a delivery; at a stop for `stop_s` at most."""
+        stopping = asyncio.ensure_future(self._stop.wait())
+        try:
+            await asyncio.wait({in_flight, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            in_flight.cancel()
+            await asyncio.wait({in_flight}, timeout=1.0)
+            raise
+        finally:
+            stopping.cancel()
+        if not in_flight.done():
+            await self._settled(in_flight)
+            raise Stopped
+        in_flight.result()
+
+    async def _settled(self, in_flight: asyncio.Task[None]) -> None:
+        """Wait for a delivery whose failure no longer matters: what it did not acknowledge is read again."""
+        timer = asyncio.ensure_future(self._out.clock.sleep(self._config.stop_s))
+        await asyncio.wait({in_flight, timer}, return_when=asyncio.FIRST_COMPLETED)
+        timer.cancel()
+        if not in_flight.done():
+            in_flight.cancel()
+            await asyncio.wait({in_flight}, timeout=1.0)
+        if in_flight.done() and not in_flight.cancelled():
+            in_flight.exception()
+
+    def _prepared(self, batch: Batch) -> _Ready:
+        kept = self._rules.keep(batch.records)
+        filtered = batch.filtered + len(batch.records) - len(kept)
+        return _Ready(batch, kept, filtered, self._envelope.prepare(kept, batch.rejections, self._out.clock.now()))
+
+    def _prepared_object(self, exc: RecordRejected) -> _Ready:
+        rejection = Rejection(WHOLE_OBJECT, exc.code, str(exc), b"")
+        return self._prepared(Batch((), (rejection,), self._work.cursor or {}))
+
+    async def _deliver(self, ready: _Ready) -> None:
+        prepared = ready.prepared
+        if prepared.messages:
+            prepared = await self._publish(prepared)
+        if prepared.letters:
+            await self._out.dead_letters.dead_letter(prepared.letters)
+        failpoint("after_publish")
+        self._count(ready, prepared)
+        self._work.cursor = ready.batch.cursor
+        self._unsaved = True
+        if self._out.clock.monotonic() - self._saved_at >= self._config.checkpoint_s:
+            await self._save()
+
+    async def _publish(self, prepared: Prepared) -> Prepared:
+        """Publish all; what the broker would refuse for itself becomes a letter instead, and the rest goes through."""
+        try:
+            await self._out.publisher.publish(prepared.messages)
+        except RecordRejected as exc:
+            if len(prepared.messages) == 1:
+                return self._envelope.refuse(prepared, exc, self._out.clock.now())
+            first, second = prepared.halves()
+            return (await self._publish(first)).plus(await self._publish(second))
+        return prepared
+
+    def _count(self, ready: _Ready, prepared: Prepared) -> None:
+        published, rejected = len(prepared.messages), len(prepared.letters)
+        if prepared.letters and not self._work.first_rejection:
+            self._work.first_rejection = prepared.letters[0].message
+        counts = Counts(
+            read=published + rejected + ready.filtered,
+            published=published,
+            rejected=rejected,
+            filtered=ready.filtered,
+            published_sum=prepared.published_sum,
+            rejected_sum=prepared.rejected_sum,
+        )
+        self._work.counts = self._work.counts.plus(counts)
+        self._run.counts = self._run.counts.plus(counts)
+        for fate, count in (("published", published), ("rejected", rejected), ("filtered", ready.filtered)):
+            if count:
+                self._out.meter.add(metric.RECORDS_TOTAL, count, connector=self._connector.name, fate=fate)
+        for letter in prepared.letters:
+            self._out.meter.add(metric.LETTERS_TOTAL, stage=letter.stage, reason=letter.reason)
+
+    async def _save(self) -> None:
+        failpoint("before_checkpoint")
+        await self._out.checkpoints.save(self._checkpoint())
+        self._saved_at = self._out.clock.monotonic()
+        self._unsaved = False
+
+    async def _save_at_stop(self) -> None:
+        if not self._unsaved:
+            return
+        try:
+            await within(self._save(), seconds=self._config.stop_s, clock=self._out.clock, what="the last checkpoint")
+        except TillError:
+            return  # what it would have told is read again, with the same ids
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    batch: Batch
+    kept: Sequence[SourceRecord]
+    filtered: int
+    prepared: Prepared

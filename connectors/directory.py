@@ -1,0 +1,284 @@
+"""
+Files dropped into a local folder: CSV, JSON, JSON lines (seed 000's tutorial connector, made to last).
+
+A file is read when it is at rest. Its identity is its content: the same bytes are read once, under whatever name, and new
+content under a known name is a new revision. Files stay where they are.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import logging
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from enum import StrEnum
+from pathlib import PurePath
+from zoneinfo import available_timezones
+
+from pydantic import Field, field_validator
+
+from connectors.files import content
+from connectors.files.content import BLOCK_BYTES, Content, FileRef
+from connectors.files.delimited import DelimitedParser
+from connectors.files.listing import Entry, Folder, is_temporary
+from connectors.files.name import printable
+from connectors.files.objects import JsonLinesParser, JsonParser
+from connectors.files.rows import KEPT_HEAD, Parser
+from connectors.files.text import Encoding
+from connectors.files.thread import Threads
+from connectors.log import extra
+from connectors.ports import Clock
+from connectors.record import FIELDS, AmountUnit, RawPolicy, RecordReader, RecordRules, UnknownStatus
+from connectors.source import WHOLE_OBJECT, Batch, CheckStep, Cursor, Rejection, Skipped, Task
+from connectors.spec import ConnectorConfig, SourceSpec
+from schemas.errors import RecordRejected, SourceChanged, TillError
+from schemas.event import MAX_PATH
+
+logger = logging.getLogger(__name__)
+
+
+class Format(StrEnum):
+    """How a file's bytes become records. `auto` asks the name's suffix."""
+
+    AUTO = "auto"
+    CSV = "csv"
+    JSON = "json"
+    JSONL = "jsonl"
+
+
+_SUFFIXES = {".csv": Format.CSV, ".json": Format.JSON, ".jsonl": Format.JSONL, ".ndjson": Format.JSONL}
+
+
+class DirectoryConfig(ConnectorConfig):
+    """A watched folder."""
+
+    directory: str = Field("", description="Folder that partners write into.", validate_default=True)
+    pattern: str = Field("*", min_length=1, description="Glob of the names to read.")
+    format: Format = Field(Format.AUTO, description="Format of the files; `auto` goes by the name's suffix.")
+    encoding: Encoding = Field(Encoding.UTF_8, description="Encoding of files without a byte order mark.")
+    delimiter: str = Field(
+        "", max_length=1, description="CSV delimiter; empty: the one that the header is written with."
+    )
+    columns: dict[str, str] = Field(default_factory=dict, description="Our field → the files' own name for it.")
+    amount_unit: AmountUnit = Field(
+        AmountUnit.MINOR, description="What amounts count: `minor` (cents) or `major` (dollars)."
+    )
+    raw: RawPolicy = Field(
+        RawPolicy.FIELD, description="What to keep as raw text: the `field` raw, or the whole `record`."
+    )
+    unknown_status: UnknownStatus = Field(
+        UnknownStatus.REJECT, description="`reject` a record of a status we do not know, or `keep` it as unknown."
+    )
+    timezone: str = Field("", description="IANA zone of times that name no offset; empty: those are rejected.")
+    rest_s: float = Field(
+        5.0, ge=0, le=86_400, description="Seconds that a file must rest unchanged before it is read."
+    )
+
+    @field_validator("directory")
+    @classmethod
+    def _is_named(cls, value: str) -> str:
+        if not value:
+            raise ValueError("missing directory to watch")  # seed 000's words
+        if "\x00" in value:
+            raise ValueError("a folder's name holds no NUL")
+        return value
+
+    @field_validator("columns")
+    @classmethod
+    def _are_known(cls, value: dict[str, str]) -> dict[str, str]:
+        unknown = sorted(set(value) - set(FIELDS))
+        if unknown:
+            raise ValueError(f"unknown fields {', '.join(unknown)}; there are {', '.join(FIELDS)}")
+        return value
+
+    @field_validator("timezone")
+    @classmethod
+    def _exists(cls, value: str) -> str:
+        if value and value not in available_timezones():
+            raise ValueError(f"{value!r} is no IANA time zone")
+        return value
+
+    @property
+    def rules(self) -> RecordRules:
+        """How records are understood."""
+        return RecordRules(self.amount_unit, self.raw, self.unknown_status, self.timezone, self.columns)
+
+
+class DirectorySource:
+    """Publishes every file at rest in a folder, each content once."""
+
+    def __init__(self, config: DirectoryConfig, clock: Clock) -> None:
+        self._config = config
+        self._threads = Threads(limit=2 * config.parallel + 2)
+        self._folder = Folder(config.directory, rest_s=config.rest_s, clock=clock, threads=self._threads)
+        self._matches = re.compile(fnmatch.translate(config.pattern)).match
+        self._primed = False
+
+    async def tasks(self, known: Mapping[str, Cursor]) -> AsyncIterator[Task | Skipped | None]:
+        """
+        A task for each file at rest, oldest first.
+
+        Raises:
+            SourceUnavailable: the folder cannot be listed. Disposition: retry.
+        """
+        self._prime(known)
+        logger.info("Opening directory '%s'...", printable(self._config.directory), extra=extra())
+        files: list[Entry] = []
+        async for page in self._folder.entries():
+            for entry in page:
+                if not entry.reason:
+                    files.append(entry)
+                elif self._matches(entry.name):
+                    yield Skipped(printable(entry.name), entry.reason, entry.problem)
+            yield None
+        logger.info("Found %d files", sum(self._skip_reason(entry.name) == "" for entry in files), extra=extra())
+        resting, moving = self._folder.at_rest(files)
+        for entry in files:
+            if (reason := self._skip_reason(entry.name)) and self._matches(entry.name):
+                yield Skipped(printable(entry.name), reason)
+        for entry in moving:
+            if not self._skip_reason(entry.name):
+                yield Skipped(printable(entry.name), "not_at_rest")
+        wanted = [entry for entry in resting if not self._skip_reason(entry.name)]
+        async for item in self._folder.identified(wanted):
+            if item is None or isinstance(item, Skipped):
+                yield item
+            else:
+                path = printable(f"{self._config.directory.rstrip('/')}/{item.entry.name}")[-MAX_PATH:]
+                yield Task(item.shown, item.sha256, item.sha256, path, context=item.ref)
+
+    async def read(self, task: Task, since: Cursor | None) -> AsyncIterator[Batch]:
+        """
+        The file's records after `since`, a block of the file at a time.
+
+        Raises:
+            SourceUnavailable, SourceChanged: the file is gone, or another one by now. Disposition: retry.
+        """
+        ref: FileRef = task.context
+        opening = content.opened(self._config.directory, ref.name, shown=task.descriptor, threads=self._threads)
+        async with opening as file:
+            here = {"file": task.descriptor, "stamp": file.stamp}
+            yield Batch((), (), {**(since or {}), **here})
+            if file.stamp != ref.stamp:
+                async for digest in file.sha256():
+                    if digest is None:
+                        yield Batch((), (), {**(since or {}), **here})
+                    elif digest != task.key:
+                        raise SourceChanged(f"{task.descriptor} has other content by now")
+            place = since if since is not None and "offset" in since else None
+            try:
+                async for batch in self._batches(file, task, place, here):
+                    yield batch
+            except RecordRejected as exc:
+                yield Batch((), (await _whole(file, ref, task, exc),), here)
+            yield Batch((), (), here)
+
+    async def check(self) -> Sequence[CheckStep]:
+        """Open the folder, list it, read the first byte of a file of it."""
+        return await _check(self._config.directory, self._folder, self._threads)
+
+    async def close(self) -> None:
+        """Nothing is held between calls."""
+
+    async def _batches(
+        self, file: Content, task: Task, place: Cursor | None, here: Mapping[str, str]
+    ) -> AsyncIterator[Batch]:
+        parser = self._parser(task.context.name, place)
+        offset = parser.offset
+        digest = hashlib.sha256() if offset == 0 else None
+        final = False
+        while not final:
+            block = await file.block(offset)
+            offset += len(block)
+            final = len(block) < BLOCK_BYTES
+            if digest is not None:
+                digest.update(block)
+            for parsed in parser.feed(block, final=final):
+                yield Batch(parsed.records, parsed.rejections, {**parsed.place, **here})
+        if digest is not None and digest.hexdigest() != task.key:
+            raise SourceChanged(f"{task.descriptor} had other content when it was read")
+
+    def _parser(self, name: str, place: Cursor | None) -> Parser:
+        reader, encoding = RecordReader(self._config.rules), self._config.encoding
+        match Format(place["format"]) if place else self._format(name):
+            case Format.JSON:
+                return JsonParser(reader, encoding, place)
+            case Format.JSONL:
+                return JsonLinesParser(reader, encoding, place)
+            case _:
+                return DelimitedParser(reader, encoding, place, delimiter=self._config.delimiter or None)
+
+    def _format(self, name: str) -> Format | None:
+        if self._config.format is not Format.AUTO:
+            return self._config.format
+        return _SUFFIXES.get(PurePath(name).suffix.lower())
+
+    def _skip_reason(self, name: str) -> str:
+        """Why a regular file is not read, by its name alone; empty if it is."""
+        if not self._matches(name):
+            return "pattern"
+        if is_temporary(name):
+            return "temporary"
+        return "" if self._format(name) else "unknown_format"
+
+    def _prime(self, known: Mapping[str, Cursor]) -> None:
+        """Hashes of earlier lives, from the cursors, so that nothing is hashed again that has not changed."""
+        if not self._primed:
+            self._primed = True
+            for sha256, cursor in known.items():
+                if "file" in cursor:
+                    self._folder.remember(cursor["file"], cursor["stamp"], sha256)
+
+
+SPEC = SourceSpec(
+    kind="directory",
+    summary="Records of files dropped into a local folder: CSV, JSON, JSON lines.",
+    config=DirectoryConfig,
+    factory=DirectorySource,
+    resumes_from="byte offset and row in each file, by content",
+)
+
+
+async def _whole(file: Content, ref: FileRef, task: Task, exc: RecordRejected) -> Rejection:
+    """The rejection of a file that cannot be read at all: with all of it, or its head if it is too large for a letter."""
+    head = await file.block(0, KEPT_HEAD)
+    if len(head) == ref.size_bytes:
+        return Rejection(WHOLE_OBJECT, exc.code, str(exc), head, 1)
+    return Rejection(WHOLE_OBJECT, exc.code, str(exc), head, 1, ref.size_bytes, task.key)
+
+
+async def _check(path: str, folder: Folder, threads: Threads) -> list[CheckStep]:
+    steps: list[CheckStep] = []
+    entries: list[Entry] = []
+
+    async def list_folder() -> str:
+        async for page in folder.entries():
+            entries.extend(page)
+            break
+        return f"{len(entries)} entries seen"
+
+    async def read_a_file() -> str:
+        first = next((entry for entry in entries if not entry.reason), None)
+        if first is None:
+            return "no file yet"
+        shown = printable(first.name)
+        async with content.opened(path, first.name, shown=shown, threads=threads) as file:
+            await file.block(0, 1)
+        return shown
+
+    for name, step in (("list the folder", list_folder), ("read a file", read_a_file)):
+        steps.append(await _timed(name, step))
+        if not steps[-1].ok:
+            break
+    return steps
+
+
+async def _timed(name: str, step: Callable[[], Awaitable[str]]) -> CheckStep:
+    began = time.monotonic()
+    try:
+        detail, hint, ok = await step(), "", True
+    except TillError as exc:
+        detail, hint, ok = str(exc), exc.hint, False
+    return CheckStep(name, ok, time.monotonic() - began, detail, hint)

@@ -1,0 +1,248 @@
+"""
+What lies in a folder: regular files at rest, their identity, and what was passed over and why.
+
+A listing costs no I/O but `scandir` and `stat` for files that have not changed since their content was hashed; the
+hashes outlive the process in the cursors. All of it happens off the event loop, in pages.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from connectors.files import content
+from connectors.files.content import FileRef, words
+from connectors.files.name import printable
+from connectors.files.thread import Threads
+from connectors.ports import Clock
+from connectors.source import Skipped
+from schemas.errors import SourceChanged, SourceUnavailable
+
+_PAGE = 2_000  # entries that one call to a thread brings
+_HASH_PAGE = 256  # files that one call hashes at most,
+_HASH_PAGE_BYTES = 64 * content.BLOCK_BYTES  # and how much of them
+
+_TEMPORARY_SUFFIXES = (".part", ".partial", ".tmp", ".temp", ".filepart", ".crdownload", "~")
+
+
+class Entry(NamedTuple):
+    """One regular file of a listing, or what kept it from being one."""
+
+    name: str
+    stamp: str = ""
+    size_bytes: int = 0
+    mtime_s: float = 0.0
+    inode: str = ""
+    reason: str = ""
+    problem: str = ""
+
+
+class Identified(NamedTuple):
+    """A file and its content's SHA-256."""
+
+    entry: Entry
+    shown: str
+    sha256: str
+
+    @property
+    def ref(self) -> FileRef:
+        """What reading it needs."""
+        return FileRef(self.entry.name, self.entry.stamp, self.entry.size_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Young:
+    """A file that changed lately, as the listing before saw it."""
+
+    name: str
+    stamp: str
+    size_and_mtime: tuple[int, float]
+    since_s: float
+
+
+def is_temporary(name: str) -> bool:
+    """Whether the name says that its writer is not through: hidden, or with a suffix that uploads use."""
+    return name.startswith(".") or name.lower().endswith(_TEMPORARY_SUFFIXES)
+
+
+class Folder:
+    """One folder, listed again and again."""
+
+    def __init__(self, path: str, *, rest_s: float, clock: Clock, threads: Threads) -> None:
+        self._path = path
+        self._rest_s = rest_s
+        self._clock = clock
+        self._threads = threads
+        self._young: dict[str, _Young] = {}
+        self._hashes: dict[str, tuple[str, str]] = {}
+
+    def remember(self, shown: str, stamp: str, sha256: str) -> None:
+        """A hash from an earlier life. What was hashed in this one counts more."""
+        self._hashes.setdefault(shown, (stamp, sha256))
+
+    async def entries(self) -> AsyncIterator[list[Entry]]:
+        """
+        Pages of what is there, in no order.
+
+        Raises:
+            SourceUnavailable: retry; the folder cannot be listed. The words are those of seed 000's log.
+        """
+        try:
+            listing = await self._threads.run(os.scandir, self._path)
+            try:
+                while page := await self._threads.run(_page, listing):
+                    yield page
+            finally:
+                listing.close()
+        except OSError as exc:
+            shown = printable(self._path)
+            raise SourceUnavailable(
+                f"Error opening directory '{shown}': open {shown}: {words(exc)}",
+                hint="create the folder, or let us read it; listing goes on by itself",
+            ) from exc
+
+    def at_rest(self, entries: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
+        """
+        Those that nobody is writing, oldest first, and those that somebody may be.
+
+        At rest is what has not changed for `rest_s`, by its own time or by what earlier listings saw, and what was seen
+        under another name and has only been renamed since.
+        """
+        now, ticks = self._clock.now().timestamp(), self._clock.monotonic()
+        names = {entry.name for entry in entries}
+        young: dict[str, _Young] = {}
+        resting: list[Entry] = []
+        moving: list[Entry] = []
+        for entry in entries:
+            if 0 <= self._rest_s <= now - entry.mtime_s or self._rest_s == 0:
+                resting.append(entry)
+                continue
+            seen = self._young.get(entry.inode)
+            size_and_mtime = (entry.size_bytes, entry.mtime_s)
+            same = seen is not None and (seen.name, seen.stamp) == (entry.name, entry.stamp)
+            renamed = seen is not None and seen.size_and_mtime == size_and_mtime and seen.name not in names
+            since_s = seen.since_s if seen is not None and (same or renamed) else ticks
+            young[entry.inode] = _Young(entry.name, entry.stamp, size_and_mtime, since_s)
+            if renamed or ticks - since_s >= self._rest_s:
+                resting.append(entry)
+            else:
+                moving.append(entry)
+        self._young = young
+        resting.sort(key=lambda entry: (entry.mtime_s, entry.name))
+        return resting, moving
+
+    async def identified(self, entries: Sequence[Entry]) -> AsyncIterator[Identified | Skipped | None]:
+        """
+        Each file with its content's hash, in the order given. None says that hashing goes on.
+
+        A file that cannot be read is passed over with its problem; one that changes meanwhile waits for the next listing.
+        """
+        for page in _pages(entries, self._is_hashed):
+            if len(page) == 1 and page[0].size_bytes > _HASH_PAGE_BYTES:
+                async for item in self._identified_slowly(page[0]):
+                    yield item
+                continue
+            unknown = [entry for entry in page if not self._is_hashed(entry)]
+            hashes = await self._threads.run(_hash_all, self._path, unknown) if unknown else {}
+            for entry in page:
+                yield self._judged(entry, hashes.get(entry.name))
+            yield None
+
+    async def _identified_slowly(self, entry: Entry) -> AsyncIterator[Identified | Skipped | None]:
+        shown = printable(entry.name)
+        if self._is_hashed(entry):
+            yield self._judged(entry, None)
+            return
+        try:
+            async with content.opened(self._path, entry.name, shown=shown, threads=self._threads) as file:
+                if file.stamp != entry.stamp:
+                    yield Skipped(shown, "not_at_rest")
+                    return
+                async for digest in file.sha256():
+                    yield None if digest is None else self._judged(entry, digest)
+        except SourceUnavailable as exc:
+            yield Skipped(shown, "unreadable", str(exc))
+        except SourceChanged:
+            yield Skipped(shown, "not_at_rest")
+
+    def _is_hashed(self, entry: Entry) -> bool:
+        return self._hashes.get(printable(entry.name), ("", ""))[0] == entry.stamp
+
+    def _judged(self, entry: Entry, hashed: str | OSError | None) -> Identified | Skipped:
+        shown = printable(entry.name)
+        if isinstance(hashed, OSError):
+            if hashed.errno in (errno.ELOOP, errno.ENOENT):  # replaced by a link, or gone, since it was listed
+                return Skipped(shown, "not_at_rest")
+            return Skipped(shown, "unreadable", f"open {printable(self._path)}/{shown}: {words(hashed)}")
+        if hashed is not None:
+            self._hashes[shown] = (entry.stamp, hashed)
+        stamp, sha256 = self._hashes.get(shown, ("", ""))
+        return Identified(entry, shown, sha256) if stamp == entry.stamp else Skipped(shown, "not_at_rest")
+
+
+def _page(listing: Iterator[os.DirEntry[str]]) -> list[Entry]:
+    page: list[Entry] = []
+    for found in listing:
+        try:
+            status = found.stat(follow_symlinks=False)
+        except FileNotFoundError:
+            continue
+        except OSError as exc:
+            page.append(Entry(found.name, reason="unreadable", problem=words(exc)))
+            continue
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "device")
+        inode = f"{status.st_dev}:{status.st_ino}"
+        page.append(Entry(found.name, content.stamp(status), status.st_size, status.st_mtime, inode, kind))
+        if len(page) >= _PAGE:
+            break
+    return page
+
+
+_KINDS = {
+    stat.S_IFREG: "",
+    stat.S_IFDIR: "directory",
+    stat.S_IFLNK: "symlink",
+    stat.S_IFIFO: "fifo",
+    stat.S_IFSOCK: "socket",
+}
+
+
+def _pages(entries: Sequence[Entry], is_hashed: Callable[[Entry], bool]) -> Iterator[list[Entry]]:
+    """Consecutive entries, as many as one call may hash; a large one alone."""
+    page: list[Entry] = []
+    size_bytes = 0
+    for entry in entries:
+        cost = 0 if is_hashed(entry) else entry.size_bytes
+        if page and (len(page) >= _HASH_PAGE or size_bytes + cost > _HASH_PAGE_BYTES):
+            yield page
+            page, size_bytes = [], 0
+        page.append(entry)
+        size_bytes += cost
+    if page:
+        yield page
+
+
+def _hash_all(folder: str, entries: Sequence[Entry]) -> dict[str, str | OSError]:
+    """Hashes by name; an error where there is one; nothing for a file that changed meanwhile."""
+    hashes: dict[str, str | OSError] = {}
+    for entry in entries:
+        try:
+            descriptor, status = content.open_regular(folder, entry.name)
+            try:
+                digest = hashlib.sha256()
+                offset = 0
+                while block := os.pread(descriptor, content.BLOCK_BYTES, offset):
+                    digest.update(block)
+                    offset += len(block)
+                if content.stamp(status) == entry.stamp == content.stamp(os.fstat(descriptor)):
+                    hashes[entry.name] = digest.hexdigest()
+            finally:
+                os.close(descriptor)
+        except OSError as exc:
+            hashes[entry.name] = exc
+    return hashes

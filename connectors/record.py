@@ -1,0 +1,387 @@
+"""
+One record's fields → what it says about a payment, under the names of seed 000, strictly.
+
+    reference, type, status, asset, initialAmount | amount, createdAt | effectiveAt | date, scheme, parentReference, raw
+
+in camelCase, snake_case or any other case. Nothing is guessed and nothing rounded: a field that does not follow its
+grammar rejects the record with a reason. Texts must already be free of U+0000 and lone surrogates (`clean` refuses them).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, tzinfo
+from enum import StrEnum
+from typing import NamedTuple
+from zoneinfo import ZoneInfo
+
+from schemas.errors import RecordRejected
+from schemas.money import bounded, exponent, parse_major, parse_minor
+from schemas.payment import MAX_RAW, MAX_REFERENCE, MEANINGS, Kind, PaymentPayload, PaymentType, Status
+
+MAX_SCHEME = 64
+_MAX_ASSET = 8
+_SHOWN = 48  # characters of a bad value that a message may quote
+
+
+class AmountUnit(StrEnum):
+    """What the numbers in amount fields count."""
+
+    MINOR = "minor"  # cents: whole numbers only
+    MAJOR = "major"  # dollars: decimals as the asset allows
+
+
+class RawPolicy(StrEnum):
+    """What is kept as the payment's `raw`."""
+
+    FIELD = "field"  # the record's own field `raw`, if it has one
+    RECORD = "record"  # the whole record, as text
+
+
+class UnknownStatus(StrEnum):
+    """What becomes of a record whose status we do not know."""
+
+    REJECT = "reject"
+    KEEP = "keep"  # as the status `unknown`, which outranks nothing
+
+
+class PaymentFacts(NamedTuple):
+    """What one record says: a validated `PaymentPayload` without the provider, cheap enough for every row of a file."""
+
+    reference: str
+    parent_reference: str | None
+    type: PaymentType
+    status: Status
+    amount: int
+    asset: str
+    scheme: str
+    effective_at: datetime | None
+    raw: str | None
+
+    @property
+    def original_reference(self) -> str:
+        """The reference of the payment this record is about."""
+        return self.parent_reference or self.reference
+
+    def payload(self, provider: str) -> PaymentPayload:
+        """The same as the model of the wire."""
+        return PaymentPayload(provider=provider, **self._asdict())
+
+
+TYPES = {"payin": PaymentType.PAYIN, "payout": PaymentType.PAYOUT}
+STATUSES = {
+    **{status.value.replace("_", ""): status for status in Status},
+    "authorized": Status.AUTHORISED,
+    "canceled": Status.CANCELLED,
+    "completed": Status.SUCCEEDED,
+    "success": Status.SUCCEEDED,
+    "successful": Status.SUCCEEDED,
+    "failure": Status.FAILED,
+    "refund": Status.REFUNDED,
+    "partialrefund": Status.PARTIALLY_REFUNDED,
+    "refundreversal": Status.REFUND_REVERSED,
+    "disputed": Status.DISPUTE,
+}
+_DELTAS = frozenset(status for status, meaning in MEANINGS.items() if meaning.kind is Kind.DELTA)
+_STATES_THE_WHOLE = frozenset(status for status, meaning in MEANINGS.items() if meaning.kind is Kind.SNAPSHOT)
+
+FIELDS = (
+    "reference",
+    "type",
+    "status",
+    "asset",
+    "initial_amount",
+    "amount",
+    "effective_at",
+    "created_at",
+    "date",
+    "scheme",
+    "parent_reference",
+    "raw",
+)
+_REQUIRED = ("reference", "type", "status", "asset")
+_SPELLED = {name.replace("_", ""): index for index, name in enumerate(FIELDS)}
+
+
+@dataclass(frozen=True, slots=True)
+class RecordRules:
+    """How a connector's records are to be understood. `columns` renames: our field → the source's own name."""
+
+    amount_unit: AmountUnit = AmountUnit.MINOR
+    raw: RawPolicy = RawPolicy.FIELD
+    unknown_status: UnknownStatus = UnknownStatus.REJECT
+    timezone: str = ""
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+
+def resolve(names: Sequence[str], columns: Mapping[str, str]) -> list[int | None]:
+    """
+    Where each of `FIELDS` stands among `names`; None where it is absent.
+
+    Raises:
+        RecordRejected: `duplicate_column` if two names mean the same field.
+    """
+    renamed = {source_name: FIELDS.index(ours) for ours, source_name in columns.items()}
+    taken_over = set(renamed.values())
+    places: list[int | None] = [None] * len(FIELDS)
+    for place, name in enumerate(names):
+        index = renamed.get(name)
+        if index is None:
+            index = _SPELLED.get(_squeezed(name))
+            if index in taken_over:
+                continue
+        if index is None:
+            continue
+        if places[index] is not None:
+            raise RecordRejected("duplicate_column", f"{FIELDS[index]} is there twice, as {name[:_SHOWN]!r}")
+        places[index] = place
+    return places
+
+
+def missing(places: Sequence[int | None]) -> list[str]:
+    """The fields without which no record can become a payment."""
+    absent = [name for name in _REQUIRED if places[FIELDS.index(name)] is None]
+    if places[FIELDS.index("initial_amount")] is None and places[FIELDS.index("amount")] is None:
+        absent.append("amount")
+    return absent
+
+
+class RecordReader:
+    """Turns rows of texts, or JSON objects, into facts. One per task: it remembers spellings it has seen."""
+
+    def __init__(self, rules: RecordRules) -> None:
+        self._rules = rules
+        self._zone: tzinfo | None = ZoneInfo(rules.timezone) if rules.timezone else None
+        self._types: dict[object, PaymentType] = {}
+        self._statuses: dict[object, Status] = {}
+        self._assets: dict[object, str] = {}
+        self._shapes: dict[tuple[str, ...], list[str | None]] = {}
+        self._major = rules.amount_unit is AmountUnit.MAJOR
+
+    @property
+    def keeps_record(self) -> bool:
+        """Whether the whole record is wanted as `raw`."""
+        return self._rules.raw is RawPolicy.RECORD
+
+    def raw_key(self, shape: tuple[str, ...]) -> str:
+        """The name under which objects of this shape have their raw text."""
+        place = resolve(shape, self._rules.columns)[FIELDS.index("raw")]
+        return "raw" if place is None else shape[place]
+
+    def row_reader(self, header: Sequence[str]) -> Callable[[Sequence[str]], PaymentFacts]:
+        """
+        A function from a row, as long as `header`, to its facts. Empty cells are absent fields.
+
+        Raises:
+            RecordRejected: `duplicate_column`, `missing_column`. The function raises RecordRejected with the row's reason.
+        """
+        places = resolve(header, self._rules.columns)
+        absent = missing(places)
+        if absent:
+            raise RecordRejected(
+                "missing_column", f"the header has no {', '.join(absent)}", hint="see the field `columns`"
+            )
+        blank = len(header)  # one cell is added to each row, and absent columns read it
+        (
+            i_reference,
+            i_type,
+            i_status,
+            i_asset,
+            i_initial,
+            i_amount,
+            i_effective,
+            i_created,
+            i_date,
+            i_scheme,
+            i_parent,
+            i_raw,
+        ) = (blank if place is None else place for place in places)
+        facts = self._facts
+
+        def read(row: Sequence[str]) -> PaymentFacts:
+            cells = [*row, ""]
+            return facts(
+                cells[i_reference],
+                cells[i_type],
+                cells[i_status],
+                cells[i_asset],
+                cells[i_initial],
+                cells[i_amount],
+                cells[i_effective] or cells[i_created] or cells[i_date],
+                cells[i_scheme],
+                cells[i_parent],
+                cells[i_raw] or None,
+            )
+
+        return read
+
+    def of_object(self, record: Mapping[str, object], raw_text: Callable[[], str | None]) -> PaymentFacts:
+        """
+        The facts of a JSON object. `null` is an absent field; `raw_text` is asked for the exact text of a `raw` that is no
+        string.
+
+        Raises:
+            RecordRejected: with the record's reason.
+        """
+        shape = tuple(record)
+        keys = self._shapes.get(shape)
+        if keys is None:
+            keys = [None if place is None else shape[place] for place in resolve(shape, self._rules.columns)]
+            if len(self._shapes) < 1_000:  # a hostile file may give every object keys of its own
+                self._shapes[shape] = keys
+        got = [None if key is None else record[key] for key in keys]
+        raw = got[11]
+        if raw is not None and not isinstance(raw, str):
+            raw = raw_text()
+        reference, type_, status, asset, initial, amount, effective, created, date, scheme, parent, _ = got
+        return self._facts(
+            reference, type_, status, asset, initial, amount, effective or created or date, scheme, parent, raw
+        )
+
+    def _facts(
+        self,
+        reference: object,
+        type_: object,
+        status: object,
+        asset: object,
+        initial: object,
+        amount: object,
+        at: object,
+        scheme: object,
+        parent: object,
+        raw: str | None,
+    ) -> PaymentFacts:
+        if type(reference) is not str or not reference or len(reference) > MAX_REFERENCE:
+            reference = _reference(reference, "reference")
+        try:
+            known_type = self._types[type_]
+            known_status = self._statuses[status]
+            known_asset = self._assets[asset]
+        except (KeyError, TypeError):
+            known_type, known_status, known_asset = self._type(type_), self._status(status), self._asset(asset)
+        if parent is None or parent == "":
+            parent = None
+        elif type(parent) is not str or len(parent) > MAX_REFERENCE:
+            parent = _reference(parent, "parentReference")
+        if known_status in _STATES_THE_WHOLE:
+            stated = amount if initial is None or initial == "" else initial
+        else:
+            stated = initial if amount is None or amount == "" else amount
+        minor = self._amount(stated, known_asset)
+        if known_status in _DELTAS:
+            if parent is None or parent == reference:
+                raise RecordRejected(
+                    "missing_reference",
+                    f"a record of status {known_status} needs a reference of its own beside its payment's",
+                )
+            if minor < 0:
+                raise RecordRejected(
+                    "invalid_amount", f"a record of status {known_status} states a magnitude, without a sign"
+                )
+        if scheme is None:
+            scheme = ""
+        elif type(scheme) is not str or len(scheme) > MAX_SCHEME:
+            raise RecordRejected("invalid_scheme", f"scheme is not a text of at most {MAX_SCHEME} characters")
+        if raw is not None and len(raw) > MAX_RAW:
+            raise RecordRejected("raw_too_large", f"raw has {len(raw)} characters, at most {MAX_RAW} fit an event")
+        effective_at = self._instant(at) if at else None
+        return PaymentFacts(reference, parent, known_type, known_status, minor, known_asset, scheme, effective_at, raw)
+
+    def _type(self, value: object) -> PaymentType:
+        found = TYPES.get(_squeezed(value)) if isinstance(value, str) else None
+        if found is None:
+            raise RecordRejected("unknown_type", f"type {_shown(value)} is neither payin nor payout")
+        return self._types.setdefault(value, found)
+
+    def _status(self, value: object) -> Status:
+        found = STATUSES.get(_squeezed(value)) if isinstance(value, str) else None
+        if found is None:
+            if isinstance(value, str) and value and self._rules.unknown_status is UnknownStatus.KEEP:
+                return Status.UNKNOWN
+            raise RecordRejected("unknown_status", f"status {_shown(value)} is none we know")
+        return self._statuses.setdefault(value, found)
+
+    def _asset(self, value: object) -> str:
+        if not isinstance(value, str) or not value or len(value) > _MAX_ASSET:
+            raise RecordRejected(
+                "unknown_asset", f"asset {_shown(value)} is neither an ISO 4217 code nor CODE/exponent"
+            )
+        exponent(value)
+        return self._assets.setdefault(value, value)
+
+    def _amount(self, value: object, asset: str) -> int:
+        if type(value) is str:
+            if self._major:
+                return parse_major(value, asset)
+            # the common case of `parse_minor`; a leading zero, a sign or a foreign digit takes the strict road
+            if value.isdecimal() and value.isascii() and len(value) < 16 and value[0] != "0":
+                return int(value)
+            if not value:
+                raise RecordRejected("invalid_amount", "the amount is missing")
+            return parse_minor(value)
+        if type(value) is int:
+            return parse_major(str(bounded(value)), asset) if self._major else bounded(value)
+        if value is None:
+            raise RecordRejected("invalid_amount", "the amount is missing")
+        raise RecordRejected("invalid_amount", f"a JSON amount is an integer or a text, not {type(value).__name__}")
+
+    def _instant(self, value: object) -> datetime | None:
+        if not isinstance(value, str) or not _INSTANT.fullmatch(value):
+            raise RecordRejected("invalid_instant", f"{_shown(value)} is not an RFC 3339 date and time")
+        if value.startswith("0001-01-01T00:00:00"):
+            return None  # Go's zero time: seed 000 spells an absent date so
+        try:
+            at = datetime.fromisoformat(value)
+            if at.tzinfo is None:
+                if self._zone is None:
+                    raise RecordRejected(
+                        "missing_timezone", f"{_shown(value)} names no offset; set the field `timezone`"
+                    )
+                at = at.replace(tzinfo=self._zone)
+            return at.astimezone(UTC)
+        except (ValueError, OverflowError):
+            raise RecordRejected("invalid_instant", f"{_shown(value)} is no instant of the years 1 to 9999") from None
+
+
+# RFC 3339 with a space or `t` allowed for `T`; seconds may be missing, a zone too (then the connector's holds).
+_INSTANT = re.compile(
+    r"\d{4}-\d{2}-\d{2}(?:[Tt ]\d{2}:\d{2}(?::\d{2}(?:[.,]\d{1,9})?)?(?: ?(?:[Zz]|[+-]\d{2}:?\d{2}))?)?", re.ASCII
+)
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def clean(text: str) -> None:
+    """
+    Refuse what no event may hold.
+
+    Raises:
+        RecordRejected: `nul_character`, `invalid_encoding`.
+    """
+    if "\x00" in text:
+        raise RecordRejected("nul_character", "the record holds U+0000, which PostgreSQL cannot store")
+    if _SURROGATE.search(text):
+        raise RecordRejected("invalid_encoding", "the record is not valid in its encoding")
+
+
+def _reference(value: object, name: str) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if value is None or value == "":
+        raise RecordRejected("missing_reference", f"{name} is missing")
+    if not isinstance(value, str) or len(value) > MAX_REFERENCE:
+        raise RecordRejected("invalid_reference", f"{name} is not a text of at most {MAX_REFERENCE} characters")
+    return value
+
+
+def _squeezed(text: str) -> str:
+    return text.strip().lower().replace("_", "").replace("-", "").replace(" ", "")
+
+
+def _shown(value: object) -> str:
+    return (
+        "missing"
+        if value is None or value == ""
+        else repr(value if not isinstance(value, str) else value[:_SHOWN])[: _SHOWN + 16]
+    )

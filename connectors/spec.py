@@ -1,0 +1,75 @@
+"""
+What a source is and offers: its kind, its configuration, how to make one.
+
+`ConnectorConfig` holds the options that every connector has (seed 001); a source's own config extends it, so that a
+connector is configured by one flat object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from connectors.ports import Clock
+from connectors.source import Source
+
+
+class FilterTestIds(StrEnum):
+    """Whether payments whose reference begins with `test-` are left out."""
+
+    IN_PRODUCTION = "in_production"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+class ConnectorConfig(BaseModel):
+    """The options of every connector. They act before anything is published."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=False)
+
+    poll_s: float = Field(10.0, gt=0, le=86_400, description="Seconds between two listings.")
+    parallel: int = Field(4, ge=1, le=64, description="Tasks that run at a time; the others are pending, oldest first.")
+    error_backoff_s: float = Field(
+        1.0, gt=0, le=3_600, description="Longest first pause after an error, in seconds; it doubles."
+    )
+    error_backoff_max_s: float = Field(
+        60.0, gt=0, le=86_400, description="Longest pause between two attempts, in seconds."
+    )
+    max_retries: int = Field(
+        5, ge=0, le=1_000, description="Attempts without progress before the run fails; the next listing tries again."
+    )
+    deadline_s: float = Field(60.0, gt=0, le=86_400, description="Seconds that the source may keep silent.")
+    stop_s: float = Field(10.0, gt=0, le=300, description="Seconds that a stop waits for acknowledgements.")
+    checkpoint_s: float = Field(1.0, ge=0, le=300, description="Seconds between two checkpoints of a task at least.")
+    filter_test_ids: FilterTestIds = Field(
+        FilterTestIds.IN_PRODUCTION, description="Whether references that begin with `test-` are left out, as filtered."
+    )
+    event_types: tuple[str, ...] = Field(
+        (), description="Event types to publish, such as `payment.succeeded`; all if empty. Others count as filtered."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSpec:
+    """
+    One kind of source. `main_task` is the descriptor of its listing (seed 000: `directory`).
+
+    `factory` gets a validated instance of `config` and a clock, and does no I/O.
+    """
+
+    kind: str
+    summary: str
+    config: type[ConnectorConfig]
+    # each factory takes its own config class, which this table cannot express
+    factory: Callable[[Any, Clock], Source]
+    resumes_from: str
+    main_task: str = ""
+
+    @property
+    def listing(self) -> str:
+        """The descriptor of the task that lists."""
+        return self.main_task or self.kind
