@@ -82,6 +82,9 @@ SCAN_AGE_SECONDS = Metric("tillstream_scan_age_seconds", _G, "Since the source w
 CONNECTOR_STATE = Metric(
     "tillstream_connector_state", _G, "1 for the state the connector is in.", ("connector", "state")
 )
+CONNECTOR_HEALTHY = Metric(
+    "tillstream_connector_healthy", _G, "1 while nothing ails the connector or what it needs.", ("connector",)
+)
 FILES_SKIPPED_TOTAL = Metric(
     "tillstream_files_skipped_total", _C, "Files not read, by reason.", ("connector", "reason")
 )
