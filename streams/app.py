@@ -37,7 +37,6 @@ log = logging.getLogger(__name__)
 
 Key = tuple[str, int]
 EVENT_LOOP: Key = ("event loop", 0)  # watched beside the partitions: a blocked loop makes no progress either
-_LAG_EVERY_S = 5.0
 _CRASH_LOOK_S = 0.2
 _BROKER_WAITS_S = (0.2, 5.0)
 _DEFAULT_PORT = 9092
@@ -73,6 +72,7 @@ class RunSettings:
     leave_s: float = 2.5  # for Faust and aiokafka to stop, which tells the group to go on without us
     stop_within_s: float = STOP_WITHIN_S
     stall_s: float = STALL_S  # 0: no watchdog
+    lag_every_s: float = 5.0  # how often the watchdog's lag is asked of the broker
 
 
 class App(faust.App):
@@ -307,7 +307,7 @@ class _Life:
     async def _measure_lag(self) -> None:
         """While the broker does not answer, nobody knows the lag, and nobody stalls."""
         while True:
-            await asyncio.sleep(_LAG_EVERY_S)
+            await asyncio.sleep(self.settings.lag_every_s)
             try:
                 consumer = self.transport.consumer
                 self._lag = await consumer.lag() if consumer is not None and consumer.started else {}

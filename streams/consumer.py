@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, cast
 
-from aiokafka.errors import KafkaError
+from aiokafka.errors import ConsumerStoppedError, KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage, Message
 from faust.types.transports import TPorTopicSet
@@ -283,7 +283,7 @@ class SliceConsumer(driver.Consumer):
         try:
             async with asyncio.timeout(self._room.settings.commit_timeout_s):
                 await self._in_thread(self._thread.commit_in_generation(offsets, generation))
-        except (KafkaError, TimeoutError) as exc:
+        except (ConsumerStoppedError, KafkaError, TimeoutError) as exc:
             facts = {"generation": generation, "partitions": len(offsets), "error": repr(exc)}
             log.warning("commit failed: it is tried again while the partitions are ours", extra={"facts": facts})
             return False
@@ -297,8 +297,8 @@ class SliceConsumer(driver.Consumer):
         try:
             async with asyncio.timeout(self._room.settings.commit_timeout_s):
                 return await self._in_thread(self._thread._commit(offsets))
-        except TimeoutError:
-            log.warning("commit timed out", extra={"facts": {"partitions": len(offsets)}})
+        except (ConsumerStoppedError, TimeoutError):
+            log.warning("commit without an answer", extra={"facts": {"partitions": len(offsets)}})
             return False
 
     # Rebalancing
@@ -359,7 +359,7 @@ class SliceConsumer(driver.Consumer):
             starts = await self._starts([each.tp for each in owned])
             async with asyncio.timeout(CALL_S):
                 await self._in_thread(self._thread.seek_to({tp: start.offset for tp, start in starts.items()}))
-        except (KafkaError, OSError, TimeoutError) as exc:
+        except (ConsumerStoppedError, KafkaError, OSError, TimeoutError) as exc:
             return exc
         except TillError as exc:
             if exc.disposition in {Disposition.RETRY, Disposition.PAUSE}:
@@ -453,6 +453,9 @@ class SliceConsumer(driver.Consumer):
         """Run it on the thread's loop; cancelled there if it is here. Faust's own queue has two workers: both can
         hang.
         """
+        if self._thread.thread_loop.is_closed():
+            work.close()
+            raise ConsumerStoppedError
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._thread.thread_loop))
 
 

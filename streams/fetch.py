@@ -249,6 +249,8 @@ def _read(fetcher: Any, tp: TopicPartition, result: Any, want: Want) -> Fetched 
     except Exception as exc:  # corrupt, or compressed with what is not installed: the main loop logs it
         _fetch_again(fetcher, tp)
         return Fetched(want.inflight, [], want.position, want.position, error=exc)
+    if source.next_fetch_offset == first_offset:  # the slice before this one was cut just where the fetch ended
+        return None
     return Fetched(want.inflight, records, first_offset, source.next_fetch_offset, size_bytes)
 
 

@@ -40,6 +40,8 @@ from streams.fetch import SliceSettings
 from streams.hold import Holds
 from streams.lanes import Lanes
 
+__all__ = ["OptedIn", "SinkOffsets", "SliceSchema", "SliceSettings", "SliceTransport"]
+
 
 class SliceTransport(driver.Transport):
     """Faust's Kafka transport with slices. An app gets it before anything else: `app.transport = SliceTransport(…)`."""
