@@ -40,6 +40,7 @@ class Timeouts:
 
 
 DEFAULT_TIMEOUTS = Timeouts()
+WHOLE_TABLE_S = 3600.0  # a recount reads whole tables, for as long as that takes
 
 
 async def open_pool(
@@ -112,6 +113,19 @@ async def connection(pool: Pool, *, timeouts: Timeouts = DEFAULT_TIMEOUTS) -> As
     finally:
         if held is not None:
             await pool.release(held, timeout=timeouts.acquire_s)
+
+
+@asynccontextmanager
+async def snapshot(pool: Pool) -> AsyncIterator[Connection]:
+    """
+    A connection that sees one moment of the database, for reading whole tables: give its calls `timeout=WHOLE_TABLE_S`.
+
+    Raises:
+        SinkError: as `connection`.
+    """
+    async with connection(pool) as held, held.transaction(isolation="repeatable_read", readonly=True):
+        await held.execute(f"SET LOCAL statement_timeout = {_milliseconds(WHOLE_TABLE_S)}")
+        yield held
 
 
 async def close_pool(pool: Pool, *, timeout_s: float = 5.0) -> None:

@@ -96,10 +96,21 @@ class PostgresSink:
         async with connection(self.pool, timeouts=self.timeouts) as held:
             return bool(await held.fetchval(self._sql["is_counted"], fast_uuid(event_digest(event_id)), run_id))
 
+    @asynccontextmanager
+    async def locked(self, place: Place) -> AsyncIterator[Connection]:
+        """
+        A connection in a READ COMMITTED transaction that holds the partition's lock; the body commits.
+
+        BEGIN and the lock travel together, as two statements: what follows has a snapshot younger than the lock.
+        """
+        async with connection(self.pool, timeouts=self.timeouts) as held:
+            await held.execute(self._sql["lock_partition"].format(lock=partition_lock(self.schema, place)))
+            yield held
+
     async def _transaction(self, place: Place, prepared: Prepared, next_offset: int | None) -> Applied | None:
         applied = duplicate = dead = stale = 0
         where = (place.topic, place.partition, next_offset)
-        async with self._locked(place) as held:
+        async with self.locked(place) as held:
             for wave in prepared.waves:
                 row = await held.fetchrow(self._sql["apply_records"], *where, *wave.parameters(place))
                 if row["unseen"]:
@@ -117,14 +128,3 @@ class PostgresSink:
         return Applied(
             applied=applied, duplicate=duplicate, dead=dead, redelivered=sent - applied - duplicate - dead, stale=stale
         )
-
-    @asynccontextmanager
-    async def _locked(self, place: Place) -> AsyncIterator[Connection]:
-        """
-        A connection in a READ COMMITTED transaction that holds the partition's lock; the body commits.
-
-        BEGIN and the lock travel together, as two statements: what follows has a snapshot younger than the lock.
-        """
-        async with connection(self.pool, timeouts=self.timeouts) as held:
-            await held.execute(self._sql["lock_partition"].format(lock=partition_lock(self.schema, place)))
-            yield held

@@ -99,6 +99,32 @@ represented AS (
 )
 
 
+-- name: stored
+-- Payments as `states` has them, written where they differ from what is there.
+stored AS (
+    INSERT INTO {schema}.payments AS p
+           (payment, status_key, initial_amount, status_at, created_at, adjustments, status_rank, awaiting_original,
+            over_refund, conflicting_amounts, asset_mismatch, amount, status, dispute, asset, scheme, provider, type,
+            reference, id)
+    SELECT *, {payment_id}
+      FROM states
+        ON CONFLICT (payment) DO UPDATE
+       SET status_key = excluded.status_key, initial_amount = excluded.initial_amount, status_at = excluded.status_at,
+           created_at = excluded.created_at, adjustments = excluded.adjustments, status_rank = excluded.status_rank,
+           awaiting_original = excluded.awaiting_original, over_refund = excluded.over_refund,
+           conflicting_amounts = excluded.conflicting_amounts, asset_mismatch = excluded.asset_mismatch,
+           amount = excluded.amount, status = excluded.status, dispute = excluded.dispute, asset = excluded.asset,
+           scheme = excluded.scheme, updated_at = now()
+     WHERE (p.status_key, p.initial_amount, p.status_at, p.created_at, p.adjustments, p.status_rank, p.awaiting_original,
+            p.over_refund, p.conflicting_amounts, p.asset_mismatch, p.amount, p.status, p.dispute, p.asset, p.scheme)
+           IS DISTINCT FROM
+           (excluded.status_key, excluded.initial_amount, excluded.status_at, excluded.created_at, excluded.adjustments,
+            excluded.status_rank, excluded.awaiting_original, excluded.over_refund, excluded.conflicting_amounts,
+            excluded.asset_mismatch, excluded.amount, excluded.status, excluded.dispute, excluded.asset, excluded.scheme)
+    RETURNING p.payment
+)
+
+
 -- name: apply_records
 -- The slice's one statement after the lock. Digests are unique within it. Returns one row of counts.
 -- Real tables are probed by `= ANY (array)` alone, and what is in memory is looked up by hashed subplans: the plan is the
@@ -171,27 +197,9 @@ WITH given AS (
            asset, scheme, provider, type, original AS reference
       FROM inserted
      WHERE payment NOT IN (SELECT payment FROM busy)
-), stored AS (
-    INSERT INTO {schema}.payments AS p
-           (payment, status_key, initial_amount, status_at, created_at, adjustments, status_rank, awaiting_original,
-            over_refund, conflicting_amounts, asset_mismatch, amount, status, dispute, asset, scheme, provider, type,
-            reference, id)
-    SELECT *, {payment_id}
-      FROM (SELECT * FROM single UNION ALL SELECT * FROM folded) AS every
-        ON CONFLICT (payment) DO UPDATE
-       SET status_key = excluded.status_key, initial_amount = excluded.initial_amount, status_at = excluded.status_at,
-           created_at = excluded.created_at, adjustments = excluded.adjustments, status_rank = excluded.status_rank,
-           awaiting_original = excluded.awaiting_original, over_refund = excluded.over_refund,
-           conflicting_amounts = excluded.conflicting_amounts, asset_mismatch = excluded.asset_mismatch,
-           amount = excluded.amount, status = excluded.status, dispute = excluded.dispute, asset = excluded.asset,
-           scheme = excluded.scheme, updated_at = now()
-     WHERE (p.status_key, p.initial_amount, p.status_at, p.created_at, p.adjustments, p.status_rank, p.awaiting_original,
-            p.over_refund, p.conflicting_amounts, p.asset_mismatch, p.amount, p.status, p.dispute, p.asset, p.scheme)
-           IS DISTINCT FROM
-           (excluded.status_key, excluded.initial_amount, excluded.status_at, excluded.created_at, excluded.adjustments,
-            excluded.status_rank, excluded.awaiting_original, excluded.over_refund, excluded.conflicting_amounts,
-            excluded.asset_mismatch, excluded.amount, excluded.status, excluded.dispute, excluded.asset, excluded.scheme)
-), first AS (
+), states AS (
+    SELECT * FROM single UNION ALL SELECT * FROM folded
+), {stored}, first AS (
     -- Of the busy payments' new events: the first of each key that nobody knew.
     SELECT DISTINCT ON (payment, key) digest
       FROM event_rows

@@ -1,6 +1,6 @@
 """
-Named SQL from `queries.sql`: one text per name, with its schema filled in. Values never become text: parameters carry
-them.
+Named SQL from the `.sql` files beside this one: one text per name, with its schema filled in. Values never become
+text: parameters carry them.
 """
 
 from __future__ import annotations
@@ -30,10 +30,12 @@ def statements(schema: str = LIVE_SCHEMA) -> Mapping[str, str]:
     """
     if not _SCHEMA.fullmatch(schema):
         raise ValueError(f"{schema!r} is not a plain lower-case identifier")
-    parts = _NAME.split(resources.files("sinks").joinpath("queries.sql").read_text("utf-8"))
+    files = sorted(file.name for file in resources.files("sinks").iterdir() if file.name.endswith(".sql"))
+    text = "\n".join(resources.files("sinks").joinpath(name).read_text("utf-8") for name in files)
+    parts = _NAME.split(text)
     blocks = {name: text.strip().removesuffix(";") for name, text in zip(parts[1::2], parts[2::2], strict=True)}
 
-    blocks |= {"schema": schema, "meanings": _meanings()}
+    blocks |= {"schema": schema, "live": LIVE_SCHEMA, "meanings": _meanings(), "statuses": _array("text", [*MEANINGS])}
 
     def filled(text: str) -> str:
         return _BLOCK.sub(lambda match: filled(blocks[match[1]]), text)
@@ -48,10 +50,12 @@ def _meanings() -> str:
         "smallint": ([meaning.rank for meaning in MEANINGS.values()], [meaning.sign for meaning in MEANINGS.values()]),
         '"char"': ([KIND_CODES[meaning.kind] for meaning in MEANINGS.values()],),
         "boolean": ([meaning.moved for meaning in MEANINGS.values()],),
-        "text": ([status.value for status in MEANINGS],),
+        "text": ([*MEANINGS],),
     }
     return ", ".join(
-        f"('{{{','.join(str(value) for value in column)}}}'::{type_}[])[meaning]"
-        for type_, together in columns.items()
-        for column in together
+        f"({_array(type_, column)})[meaning]" for type_, together in columns.items() for column in together
     )
+
+
+def _array(type_: str, values: Sequence[object]) -> str:
+    return f"'{{{','.join(str(value) for value in values)}}}'::{type_}[]"

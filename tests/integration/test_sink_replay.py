@@ -1,0 +1,166 @@
+"""Replay's SQL: shadow tables, the comparison, and mending that inserts and folds but never deletes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from uuid import UUID
+
+import pytest
+
+from sinks.base import Dead, Record
+from sinks.hash import table_hash
+from sinks.ledger import verify
+from sinks.migrate import migrate
+from sinks.postgres import PostgresSink
+from sinks.replay import Mended, compare, drop, leftovers, mend, refold, shadow
+from tests.model.history import PLACE, RUN, record
+
+LATER_RUN = UUID(int=2)
+DEAD = Dead("e5", RUN, 4, "letter", "invalid_amount")
+
+
+def log() -> list[Record]:
+    """Five records at offsets 0 to 3 and 5; at 4 lies one that died."""
+    return [
+        record("authorised", 100, at=1, event_id="e1", offset=0),
+        record("succeeded", 100, at=2, event_id="e2", offset=1),
+        record("refunded", 30, at=3, event_id="e3", offset=2),
+        record("failed", 5, reference="002", event_id="e4", offset=3),
+        record("succeeded", 100, at=2, event_id="e2", offset=5, run=LATER_RUN),
+    ]
+
+
+@pytest.fixture
+async def live(database: str) -> AsyncIterator[PostgresSink]:
+    await migrate(database)
+    sink = await PostgresSink.open(database)
+    await sink.apply(PLACE, log(), [DEAD], next_offset=6)
+    yield sink
+    await sink.close()
+
+
+async def difference(
+    live: PostgresSink, dsn: str, records: Sequence[Record], *, start: int = 0, end: int = 6
+) -> list[str]:
+    async with shadow(dsn, "test") as replayed:
+        await replayed.apply(PLACE, records, [DEAD], next_offset=end)
+        found = await compare(live.pool, replayed.schema, topic=PLACE.topic, starts={0: start}, ends={0: end})
+    return [f"{one.problem}: {one.subject[:4]}" for one in found]
+
+
+async def mended(live: PostgresSink, dsn: str) -> Mended:
+    async with shadow(dsn, "test") as replayed:
+        await replayed.apply(PLACE, log(), [DEAD], next_offset=6)
+        return await mend(live, replayed.schema)
+
+
+async def test_a_whole_replay_agrees_with_the_tables_and_leaves_nothing_behind(
+    live: PostgresSink, database: str
+) -> None:
+    assert await difference(live, database, log()) == []
+
+    assert await leftovers(live.pool) == []
+
+
+async def test_a_replay_of_a_part_agrees_although_what_it_folds_is_not_the_whole(
+    live: PostgresSink, database: str
+) -> None:
+    assert await difference(live, database, log()[2:], start=2) == []
+
+
+async def test_shadow_hashes_equal_the_live_ones_and_each_other(live: PostgresSink, database: str) -> None:
+    async with shadow(database, "once") as once, shadow(database, "again") as again:
+        await once.apply(PLACE, log(), [DEAD], next_offset=6)
+        for one in [*reversed(log()), *log()]:
+            await again.apply(PLACE, [one], next_offset=None)
+
+        expected = await table_hash(live.pool)
+
+        assert await table_hash(once.pool, schema=once.schema) == expected
+        assert await table_hash(again.pool, schema=again.schema) == expected
+
+
+@pytest.mark.parametrize(
+    ("tampering", "named"),
+    [
+        ("DELETE FROM payment_events WHERE event_id = 'e3'", "in the log, not in the tables: e3"),
+        ("DELETE FROM payments WHERE reference = '002'", "payment missing: eyJw"),
+        ("UPDATE payments SET amount = 1 WHERE reference = '002'", "payment differs: eyJw"),
+    ],
+)
+async def test_what_was_lost_or_altered_by_hand_is_named_and_mended(
+    live: PostgresSink, database: str, tampering: str, named: str
+) -> None:
+    before = await table_hash(live.pool)
+    await live.pool.execute(tampering)
+
+    assert named in await difference(live, database, log())
+    await mended(live, database)
+
+    assert await difference(live, database, log()) == []
+    assert await verify(live.pool) == []
+    assert await table_hash(live.pool) == before
+
+
+async def test_everything_that_a_restored_database_lacks_is_inserted_and_counted_once(
+    live: PostgresSink, database: str
+) -> None:
+    before, ledger = await table_hash(live.pool), await counts(live)
+    for table in ("payments", "payment_events", "event_origins", "event_repeats", "event_deaths", "run_ledger"):
+        await live.pool.execute(f"DELETE FROM {table}")
+
+    first, second = await mended(live, database), await mended(live, database)
+
+    assert first == Mended(events=4, repeats=1, deaths=1, payments=2)
+    assert second == Mended()
+    assert await table_hash(live.pool) == before
+    assert await counts(live) == ledger
+    assert await verify(live.pool) == []
+
+
+async def test_an_event_of_a_key_that_lost_its_first_comes_back_as_a_duplicate_and_the_ledger_agrees(
+    live: PostgresSink, database: str
+) -> None:
+    again = [record("refunded", 30, at=3, event_id="e6", offset=6, run=LATER_RUN)]
+    await live.apply(PLACE, again, next_offset=7)
+    await live.pool.execute("DELETE FROM payment_events WHERE event_id = 'e3'")
+
+    await mended(live, database)
+
+    assert await verify(live.pool) == []
+
+
+async def test_an_event_that_the_log_never_had_is_named_and_stays(live: PostgresSink, database: str) -> None:
+    await live.apply(PLACE, [record("succeeded", 7, reference="003", event_id="forged", offset=5)], next_offset=6)
+
+    assert await difference(live, database, log()) == ["in the tables, not in the log: forg"]
+    await mended(live, database)
+
+    assert await difference(live, database, log()) == ["in the tables, not in the log: forg"]
+
+
+async def test_refolding_right_payments_changes_none(live: PostgresSink) -> None:
+    assert await refold(live) == Mended()
+
+
+async def test_a_schema_left_behind_is_found_and_dropped(live: PostgresSink) -> None:
+    await live.pool.execute("CREATE SCHEMA replay_killed; CREATE TABLE replay_killed.payments ()")
+
+    assert await leftovers(live.pool) == ["replay_killed"]
+    await drop(live.pool, "replay_killed")
+
+    assert await leftovers(live.pool) == []
+
+
+async def test_only_schemas_of_replays_can_be_dropped(live: PostgresSink) -> None:
+    with pytest.raises(ValueError, match="no schema of a replay"):
+        await drop(live.pool, "public")
+
+
+async def counts(sink: PostgresSink) -> list[tuple[object, ...]]:
+    return [
+        tuple(row)
+        for row in await sink.pool.fetch(
+            "SELECT run, outcome, events, digest_sum FROM run_ledger ORDER BY run, outcome"
+        )
+    ]
