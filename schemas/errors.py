@@ -21,7 +21,8 @@ The error tree. A class exists where the pipeline does something different; the 
     │   └── StackBusy         pause    another process already runs the stack of this data directory
     ├── ConfigError           pause    settings or a connector's configuration are wrong, found before any I/O
     ├── NotFound              reject   an operator named what is not there
-    └── Conflict              reject   an operator asked for what the present state does not allow
+    ├── Conflict              reject   an operator asked for what the present state does not allow
+    └── TimedOut              retry    what was awaited did not happen within its deadline
 
 Any other exception is a bug, and its disposition is *crash*: the process ends with a non-zero status.
 """
@@ -224,3 +225,11 @@ class Conflict(TillError):
     code = "conflict"
     disposition = Disposition.REJECT
     hint = "look at its state, and ask again when it allows it"
+
+
+class TimedOut(TillError):
+    """What was awaited did not happen within its deadline. Disposition: retry."""
+
+    code = "timed_out"
+    disposition = Disposition.RETRY
+    hint = "see what is in its way, or wait longer"

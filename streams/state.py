@@ -68,7 +68,9 @@ class ConnectorState:
         self._table: Any = app.Table(
             TABLE,
             partitions=topics.connector_state.partitions,
-            schema=faust.Schema(key_type=bytes, key_serializer="raw", value_type=bytes, value_serializer="raw"),
+            # From the types Faust takes the codec of the changelog, "raw"; without them recovery would read JSON.
+            key_type=bytes,
+            value_type=bytes,
         )
         source = app.topic(
             topics.connector_state.name, key_type=bytes, key_serializer="raw", value_type=bytes, value_serializer="raw"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from schemas.errors import BrokerError, ConfigError, Conflict, Disposition, NotFound, StackBusy, TillError
+from schemas.errors import BrokerError, ConfigError, Conflict, Disposition, NotFound, StackBusy, TillError, TimedOut
 
 
 class ExitStatus(IntEnum):
@@ -42,6 +42,8 @@ def status_of(error: TillError) -> ExitStatus:
         return ExitStatus.NOT_FOUND
     if isinstance(error, Conflict | StackBusy):
         return ExitStatus.CONFLICT
+    if isinstance(error, TimedOut):
+        return ExitStatus.TIMED_OUT
     if isinstance(error, ConfigError):
         return ExitStatus.CONFIG
     if error.disposition is Disposition.RETRY or isinstance(error, BrokerError):
