@@ -12,11 +12,13 @@ import hashlib
 import json
 from collections.abc import Iterable
 from datetime import datetime
+from functools import lru_cache
 from json.encoder import encode_basestring
 from urllib.parse import quote
 from uuid import UUID
 
-from schemas.payment import MEANINGS, Kind, PaymentPayload
+from schemas.payment import MEANINGS, Kind, PaymentType, Status
+from schemas.wire import Payment
 
 DIGEST_MODULUS = 1 << 128
 
@@ -45,7 +47,12 @@ def foreign_id(provider: str, original_reference: str) -> str:
     The Kafka key: one for a payment and all its refunds, captures and disputes. Unambiguous: a provider has no bare
     slash.
     """
-    return f"{quote(provider, safe='')}/{original_reference}"
+    return f"{_quoted(provider)}/{original_reference}"
+
+
+@lru_cache(maxsize=1_024)
+def _quoted(provider: str) -> str:
+    return quote(provider, safe="")
 
 
 def payment_id(provider: str, original_reference: str, type_: str) -> str:
@@ -64,38 +71,68 @@ def task_id(descriptor: str) -> str:
     return base64.b64encode(json.dumps(descriptor, ensure_ascii=False).encode("utf-8", "surrogatepass")).decode("ascii")
 
 
-def payment_digest(payment: PaymentPayload) -> bytes:
+def payment_digest(payment: Payment) -> bytes:
     """16 bytes that stand for the payment id: the sink's key of a payment."""
-    return _hash(payment.provider, payment.original_reference, payment.type)
+    return _sha(_payment_part(payment))
 
 
-def adjustment_key(payment: PaymentPayload) -> bytes:
+def payment_digest_of(provider: str, original_reference: str, type_: str) -> bytes:
+    """The same, from what a payment id names."""
+    return _hash(provider, original_reference, type_)
+
+
+def adjustment_key(payment: Payment) -> bytes:
     """
     16 bytes, a hash of content and never of arrival, so that the same fact from two files is one adjustment.
 
     Delta: (payment, its own reference, status). Everything else: (payment, status, effective_at, amount).
     """
-    provider, original, type_ = payment.provider, payment.original_reference, payment.type
-    if MEANINGS[payment.status].kind is Kind.DELTA:
-        return _hash(provider, original, type_, payment.status, "delta", payment.reference)
-    return _hash(provider, original, type_, payment.status, _instant(payment.effective_at), str(payment.amount))
+    return _sha(_payment_part(payment) + _adjustment_part(payment, payment.status, _instant(payment.effective_at)))
 
 
-def content_hash(payment: PaymentPayload) -> bytes:
+def content_hash(payment: Payment) -> bytes:
     """
     16 bytes over everything the record says: breaks ties between equal revisions, and shows two texts under one key.
     """
-    return _hash(
-        payment.provider,
-        payment.reference,
-        payment.parent_reference or "",
-        payment.type,
-        payment.status,
-        str(payment.amount),
-        payment.asset,
-        payment.scheme,
-        _instant(payment.effective_at),
-        "-" if payment.raw is None else "+" + payment.raw,
+    return _sha(_content(payment, payment.status, _instant(payment.effective_at)))
+
+
+def payment_digests(payment: Payment) -> tuple[bytes, bytes, bytes]:
+    """`payment_digest`, `adjustment_key` and `content_hash` at once, in half the time: every event needs all three."""
+    at, whose = _instant(payment.effective_at), _payment_part(payment)
+    return (
+        _sha(whose),
+        _sha(whose + _adjustment_part(payment, payment.status, at)),
+        _sha(_content(payment, payment.status, at)),
+    )
+
+
+# Netstrings written out: a loop over the parts takes twice as long. `_hash` is what they mean, and a test compares.
+_STATUS_PART = {status: f"{len(status)}:{status}" for status in Status}
+_TYPE_PART = {type_: f"{len(type_)}:{type_}" for type_ in PaymentType}
+_DELTAS = frozenset(status for status, meaning in MEANINGS.items() if meaning.kind is Kind.DELTA)
+
+
+def _payment_part(payment: Payment) -> str:
+    provider, original = payment.provider, payment.parent_reference or payment.reference
+    return f"{len(provider)}:{provider}{len(original)}:{original}{_TYPE_PART[payment.type]}"
+
+
+def _adjustment_part(payment: Payment, status: Status, at: str) -> str:
+    if status in _DELTAS:
+        reference = payment.reference
+        return f"{_STATUS_PART[status]}5:delta{len(reference)}:{reference}"
+    amount = str(payment.amount)
+    return f"{_STATUS_PART[status]}{len(at)}:{at}{len(amount)}:{amount}"
+
+
+def _content(payment: Payment, status: Status, at: str) -> str:
+    provider, reference, parent = payment.provider, payment.reference, payment.parent_reference or ""
+    amount, asset, scheme, raw = str(payment.amount), payment.asset, payment.scheme, payment.raw
+    kept = "1:-" if raw is None else f"{len(raw) + 1}:+{raw}"
+    return (
+        f"{len(provider)}:{provider}{len(reference)}:{reference}{len(parent)}:{parent}{_TYPE_PART[payment.type]}"
+        f"{_STATUS_PART[status]}{len(amount)}:{amount}{len(asset)}:{asset}{len(scheme)}:{scheme}{len(at)}:{at}{kept}"
     )
 
 
@@ -104,5 +141,8 @@ def _instant(at: datetime | None) -> str:
 
 
 def _hash(*parts: str) -> bytes:
-    text = "".join([f"{len(part)}:{part}" for part in parts])
+    return _sha("".join([f"{len(part)}:{part}" for part in parts]))
+
+
+def _sha(text: str) -> bytes:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16]

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
-from schemas.event import ConnectorEvent
-from schemas.payment import PaymentPayload
+from schemas.wire import Event, Payment
 
 EXTERNAL_RUN = UUID(int=0)  # the run of events that name none: another team's client wrote them
 
@@ -35,8 +34,8 @@ class Record:
     else from the body.
     """
 
-    event: ConnectorEvent
-    payment: PaymentPayload
+    event: Event
+    payment: Payment
     event_id: str
     run_id: UUID
     offset: int

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from asyncpg.pgproto import pgproto
 
-from schemas.identity import adjustment_key, content_hash, event_digest, payment_digest
+from schemas.identity import event_digest, payment_digests
 from schemas.payment import MEANINGS
 from sinks.base import Dead, Place, Record
 
@@ -113,13 +113,14 @@ class _Maker:
             )
             line, position = lineage.line, lineage.position
         number = self._batches.setdefault(batch, len(self._batches) + 1)
+        whose, key, content = payment_digests(payment)
         self.rows.append(
             (
                 number,
                 fast_uuid(digest),
-                fast_uuid(payment_digest(payment)),
-                fast_uuid(adjustment_key(payment)),
-                fast_uuid(content_hash(payment)),
+                fast_uuid(whose),
+                fast_uuid(key),
+                fast_uuid(content),
                 payment.amount,
                 payment.effective_at,
                 record.offset,

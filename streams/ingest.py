@@ -21,6 +21,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Protocol
 from uuid import UUID
 
@@ -402,11 +403,16 @@ def _named_by_headers(raw: ConsumerRecord[bytes | None, bytes | None]) -> tuple[
             text = value.decode("utf-8", "replace")
             event_id = text if text.isprintable() else None
         elif name == HEADER_RUN and value:
-            try:
-                run_id = UUID(value.decode("ascii"))
-            except ValueError:
-                run_id = None
+            run_id = _run_named(value) if len(value) <= MAX_EVENT_ID else None
     return event_id, run_id
+
+
+@lru_cache(maxsize=1_024)
+def _run_named(value: bytes) -> UUID | None:
+    try:
+        return UUID(value.decode("ascii"))
+    except ValueError:
+        return None
 
 
 def _letter(  # noqa: PLR0917  private, and every caller names the record first
