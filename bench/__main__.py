@@ -1,0 +1,91 @@
+"""
+`python -m bench`: measure everything in one run, write `bench/latest.json` and `docs/benchmarks.md`.
+
+`--quick` keeps below five minutes and writes the same keys. `--only` measures some contenders and writes nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import statistics
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+
+from bench.contest import FULL, QUICK, Contest, Scale
+from bench.history import PARTITIONS, messages
+from bench.stack import Stack, running_stack
+from bench.watch import Measured
+from streams.publisher import EventPublisher, Producer
+
+PREFIX = "bench"
+FILL = 1_000
+
+Rounds = dict[str, list[Measured]]
+
+
+def contenders(contest: Contest) -> Mapping[str, Callable[[], Awaitable[Measured]]]:
+    """By the key of the result."""
+    return {
+        "limit_1": lambda: contest.limit(1),
+        "till_1": lambda: contest.till(1),
+        "faust_take": lambda: contest.flat("faust_take"),
+        "limit_4": lambda: contest.limit(4),
+        "till_2": lambda: contest.till(2),
+        "aiokafka_plain": lambda: contest.flat("aiokafka_plain"),
+        "produce_rows": lambda: contest.producer("produce"),
+        "directory_limit": lambda: contest.producer("directory_limit"),
+    }
+
+
+async def measure(stack: Stack, scale: Scale, only: set[str]) -> Rounds:
+    """Every contender in turn, round by round; every second round in the opposite order."""
+    topics = await stack.topics(PREFIX, partitions=PARTITIONS)
+    made = messages(scale.events)
+    async with Producer(stack.kafka.bootstrap) as producer:
+        publisher = EventPublisher(producer, topics)
+        for start in range(0, len(made), FILL):
+            await publisher.publish(made[start : start + FILL])
+    print(f"{len(made)} events, {statistics.mean(len(each.value) for each in made):.0f} bytes each", flush=True)
+    del made
+    found: Rounds = {}
+    contest = Contest(stack, topics, PREFIX, scale)
+    for number in range(scale.rounds):
+        order = list(contenders(contest).items())
+        for name, contend in order if number % 2 == 0 else order[::-1]:
+            if only and name not in only:
+                continue
+            measured = await contend()
+            found.setdefault(name, []).append(measured)
+            cpu = " ".join(f"{who} {us:.0f}" for who, us in measured.cpu_us.items())
+            print(
+                f"{number + 1} {name:16s} {measured.per_second:9.0f}/s  {measured.events} in {measured.seconds:.1f} s,"
+                f" rss {measured.rss_mib:.0f} MiB, µs/event: {cpu}, others {measured.others:.0%}",
+                flush=True,
+            )
+    return found
+
+
+async def main() -> None:
+    """Run, print, write."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="at most five minutes")
+    parser.add_argument("--only", default="", help="contenders, comma-separated; nothing is written")
+    parser.add_argument("--rounds", type=int, default=0)
+    parser.add_argument("--events", type=int, default=0)
+    given = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING)
+    scale = QUICK if given.quick else FULL
+    scale = replace(scale, rounds=given.rounds or scale.rounds, events=given.events or scale.events)
+    began = time.monotonic()
+    async with running_stack() as stack:
+        found = await measure(stack, scale, {name for name in given.only.split(",") if name})
+    for name, rounds in found.items():
+        print(f"{name:16s} {statistics.median(each.per_second for each in rounds):9.0f}")
+    print(f"{time.monotonic() - began:.0f} s")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
