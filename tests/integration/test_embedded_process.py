@@ -164,6 +164,21 @@ async def test_a_leftover_of_a_former_run_is_ended_with_its_children(folder: Pat
     assert not note.exists()
 
 
+async def test_orphans_of_a_former_runs_child_are_ended_too(folder: Path):
+    parent = subprocess.Popen(
+        [SHELL, "-c", "sleep 600 > /dev/null & echo $!"], stdout=subprocess.PIPE, start_new_session=True
+    )
+    created = psutil.Process(parent.pid).create_time()
+    output, _ = parent.communicate()
+    orphan = psutil.Process(int(output))
+    note = folder / "pid"
+    note.write_text(json.dumps({"pid": parent.pid, "started": created}))
+
+    end_leftover(note)
+
+    assert not still_runs(orphan)
+
+
 def test_a_stranger_with_the_noted_process_id_is_left_alone(folder: Path):
     """Process ids come round: the time of the start tells who it is."""
     stranger = subprocess.Popen(["/bin/sleep", "600"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+import threading
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -72,10 +73,9 @@ class EmbeddedKafka(Service):
         environment: Mapping[str, str] | None = None,
     ) -> None:
         """`environment` is where TILL_JAVA, TILL_CACHE, TILL_MAVEN_REPOSITORY are read; by default the process's."""
-        super().__init__("kafka", directory=directory)
+        super().__init__("kafka", directory=directory, log=log)
         self.options = options or KafkaOptions()
         self._environment = os.environ if environment is None else environment
-        self._log = log or directory / "kafka.log"
         self._ports = PortBook(directory / "ports.json")
 
     @property
@@ -98,8 +98,7 @@ class EmbeddedKafka(Service):
     async def prepare(self) -> Command:
         """Verify the jars, write the configuration, format the log directory if it is new."""
         java = find_java(self._environment)
-        cache = default_cache(self._environment) / "jars"
-        jars = await asyncio.to_thread(jar.class_path, cache, fetch=jar.maven_fetch(self._environment))
+        jars = await self._jars()
         ports = self._ports.reserve([CLIENT, CONTROLLER, *self.options.proxied])
         configuration = self.directory / "server.properties"
         configuration.write_text(_properties(self.directory, ports, self.options))
@@ -112,6 +111,23 @@ class EmbeddedKafka(Service):
         """Whether a metadata request names a live broker."""
         return await answers(self.bootstrap)
 
+    async def _jars(self) -> tuple[Path, ...]:
+        """The verified class path. A start that is given up while jars are fetched ends after those under way."""
+        interrupted = threading.Event()
+        fetch = jar.maven_fetch(self._environment)
+
+        def fetch_unless_interrupted(wanted: jar.Jar, folder: Path) -> Path:
+            if interrupted.is_set():
+                raise StackError("fetching the jars was interrupted")
+            return fetch(wanted, folder)
+
+        cache = default_cache(self._environment) / "jars"
+        try:
+            return await asyncio.to_thread(jar.class_path, cache, fetch=fetch_unless_interrupted)
+        except asyncio.CancelledError:
+            interrupted.set()
+            raise
+
     async def _format(self, java_command: list[str], configuration: Path) -> None:
         """Make the log directory Kafka's own way, so that every feature level is the one of this version."""
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
@@ -122,7 +138,7 @@ class EmbeddedKafka(Service):
             raise StackError(f"Kafka's log directory cannot be formatted:\n{process.log_tail()}")
 
     def _command(self, argv: list[str]) -> Command:
-        return Command(tuple(argv), log=self._log, environment=child_environment({}), directory=self.directory)
+        return Command(tuple(argv), log=self.log, environment=child_environment({}), directory=self.directory)
 
 
 async def answers(bootstrap: str, *, within_s: float = PROBE_S) -> bool:

@@ -77,9 +77,8 @@ class EmbeddedPostgres(Service):
         `settings` are server settings for this run, for tests. `environment` is where TILL_POSTGRES_BIN (the folder of
         a local installation's programs) and TILL_CACHE are read; by default the process's.
         """
-        super().__init__("postgres", directory=directory)
+        super().__init__("postgres", directory=directory, log=log)
         self._environment = os.environ if environment is None else environment
-        self._log = log or directory / "postgres.log"
         self._settings = dict(settings or {})
         self._ports = PortBook(directory / "ports.json")
         self._identity = SERVER_IDENTITY if os.geteuid() == ROOT_UID else None
@@ -278,7 +277,7 @@ class EmbeddedPostgres(Service):
     def _command(self, argv: list[str], *, identity: Identity | None = None) -> Command:
         return Command(
             tuple(argv),
-            log=self._log,
+            log=self.log,
             environment=child_environment({"LC_ALL": "C", "TZ": "UTC"}),
             identity=identity or self._identity,
             stop_signal=signal.SIGINT,  # "fast": roll back, disconnect, write a checkpoint

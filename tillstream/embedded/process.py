@@ -201,16 +201,15 @@ def child_environment(additions: Mapping[str, str]) -> dict[str, str]:
 
 
 def end_leftover(pid_file: Path) -> None:
-    """End a child that a former run of ours noted in this file, if it is still that very process, and its family."""
+    """End a child that a former run of ours noted in this file, and what it started; a stranger is left alone."""
     try:
         noted = json.loads(pid_file.read_text())
-        process = psutil.Process(int(noted["pid"]))
-        same = abs(process.create_time() - float(noted["started"])) < SAME_START_S
-    except (FileNotFoundError, ValueError, KeyError, psutil.Error):
-        same = False
-    if same:
+        leftovers = _leftovers(int(noted["pid"]), started=float(noted["started"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        leftovers = []
+    for process in leftovers:
         logger.warning("leftover process ended", extra={"facts": {"pid": process.pid, "noted-in": str(pid_file)}})
-        end_all([process, *_descendants(process.pid)])
+    end_all(leftovers)
     pid_file.unlink(missing_ok=True)
 
 
@@ -249,6 +248,16 @@ def _descendants(pid: int) -> list[psutil.Process]:
     with contextlib.suppress(psutil.NoSuchProcess):
         return list(psutil.Process(pid).children(recursive=True))
     return []
+
+
+def _leftovers(pid: int, *, started: float) -> list[psutil.Process]:
+    try:
+        process = psutil.Process(pid)
+        is_ours = abs(process.create_time() - started) < SAME_START_S
+    except psutil.NoSuchProcess:
+        # No process gets this id as long as a session is named by it, so who is in that session is still ours.
+        return _session(pid)
+    return [process, *_descendants(pid)] if is_ours else []
 
 
 def _session(leader: int) -> list[psutil.Process]:

@@ -30,10 +30,11 @@ class Service(ABC):
     start_s: float = 60.0
     grace_s: float = 6.0
 
-    def __init__(self, name: str, *, directory: Path) -> None:
-        """`directory` is the service's own: while it is started, no other process can start one there."""
+    def __init__(self, name: str, *, directory: Path, log: Path | None = None) -> None:
+        """No other process can start a service of this name in this directory while this one is started."""
         self.name = name
         self.directory = directory
+        self.log = log or directory / f"{name}.log"
         self._lock = OwnerLock(directory / f"{name}.lock")
         self._pid_file = directory / f"{name}.pid"
         self._process: Process | None = None
@@ -115,6 +116,11 @@ class Service(ABC):
     def alive(self) -> bool:
         """Whether its process runs, ready or not."""
         return self._process is not None and self._process.alive
+
+    @property
+    def exit_status(self) -> int | None:
+        """The status of the process that has ended, minus the signal that ended it; None while it lives."""
+        return self._process.exit_status if self._process is not None else None
 
     async def _start_prepared(self) -> None:
         """Start, and once more when preparing again leads to another command: a lost race for a port does."""
