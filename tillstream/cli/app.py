@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from schemas.errors import TillError
-from tillstream.cli import connector, deadletter, info, ledger, payment, replay, run, stack, topic, worker
+from tillstream.cli import connector, deadletter, demo, info, ledger, payment, replay, run, stack, topic, worker
 from tillstream.cli.context import FLAGS
 from tillstream.cli.exit import ExitStatus, status_of
 from tillstream.cli.output import note, print_error
@@ -22,7 +22,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for _part in (stack, worker, info, replay):
+for _part in (demo, stack, worker, info, replay):
     _part.register(app)
 for _name, _group in (
     ("payment", payment.group),

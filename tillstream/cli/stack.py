@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -37,7 +37,7 @@ def up() -> None:
     context.quieten()
     chosen = options(loaded)
     note(f"starting in {loaded.settings.home} (Ctrl-C stops everything)")
-    supervisor.up(chosen, observer=_Teller())
+    supervisor.up(chosen, observer=Teller())
     note("stopped; the data stays")
 
 
@@ -71,7 +71,7 @@ def status(output: OutputOption = Output.TABLE) -> None:
         raise typer.Exit(ExitStatus.FAILED)
 
 
-class _Teller:
+class Teller:
     """Tells on standard error what changes while a stack comes up, and where to find it."""
 
     def __init__(self) -> None:
@@ -79,6 +79,7 @@ class _Teller:
         self._ready = False
 
     def __call__(self, state: StackState) -> None:
+        """Tell what is new in `state`."""
         for child in state.children:
             if self._told.get(child.name, "stopped") != child.state.value:
                 again = f" (status {child.last_exit})" if child.state.value == "restarting" else ""
@@ -115,6 +116,3 @@ def _print(home: str, state: StackState | None, workers: list[WorkerView]) -> No
         (each.role, "", None, None, "ready" if each.ready else each.problem, each.url) for each in by_role.values()
     ]
     print_table(("process", "state", "pid", "restarts", "readiness", "metrics"), rows)
-
-
-DemoOnce = Annotated[bool, typer.Option("--once", help="Stop everything once the samples are through.")]

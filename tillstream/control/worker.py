@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
+from prometheus_client.parser import text_string_to_metric_families
 
 _ANSWER_S = 3.0
 
@@ -57,6 +58,16 @@ async def scrape(url: str) -> str:
             return await answer.text() if answer.ok else ""
     except (aiohttp.ClientError, TimeoutError, OSError):
         return ""
+
+
+def samples_of(text: str, name: str, **labels: str) -> list[float]:
+    """The values of a metric's series with these labels, out of a worker's metrics."""
+    return [
+        sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    ]
 
 
 async def _ask(client: aiohttp.ClientSession, role: str, url: str) -> WorkerView:

@@ -1,0 +1,130 @@
+"""`till demo`: everything at once, on the samples."""
+# ruff: noqa: PLC0415  imports wait until a command runs: `till --help` stays fast
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tillstream.cli import context
+from tillstream.cli.exit import ExitStatus
+from tillstream.cli.option import OutputOption
+from tillstream.cli.output import Output, note, print_json, print_table
+
+if TYPE_CHECKING:
+    from tillstream.config import Loaded
+    from tillstream.demo import Demonstration
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("demo")(demo)
+
+
+def demo(
+    once: Annotated[bool, typer.Option("--once", help="Stop everything once the samples are through.")] = False,
+    samples: Annotated[Path | None, typer.Option(help="Folder of files to drop; else the project's samples.")] = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """
+    Start the stack, drop sample files into a watched folder, and show what became of every record.
+
+    Ends with 0 only if the ledger balances.
+    """
+    started_s = time.monotonic()
+    loaded = context.load()
+    context.quieten()
+    note(f"home {loaded.settings.home}")
+    balanced = context.run(_interruptible(_shown(loaded, samples, started_s, output, once=once)))
+    if not balanced:
+        raise typer.Exit(ExitStatus.FAILED)
+
+
+async def _shown(loaded: Loaded, samples: Path | None, started_s: float, output: Output, *, once: bool) -> bool:
+    from tillstream.cli.stack import Teller
+    from tillstream.demo import demonstrate
+
+    async with demonstrate(loaded, samples=samples, started_s=started_s, tell=note, observer=Teller()) as shown:
+        if output is Output.JSON:
+            print_json(shown.counts)
+        else:
+            _print(shown, once=once)
+        sys.stdout.flush()
+        if not once:
+            note("\nthe stack stays up; Ctrl-C stops it")
+            await asyncio.Event().wait()
+        note("stopping")
+    return shown.counts.balanced
+
+
+def _print(shown: Demonstration, *, once: bool) -> None:
+    from tillstream.cli.payment import print_payments
+
+    counts = shown.counts
+    sys.stdout.write("\nPayments\n")
+    print_payments(shown.payments)
+    sys.stdout.write("\nDead letters\n")
+    rows = [
+        (each.id[:12], each.stage, each.reason, _place(each.path, each.line), each.message) for each in shown.letters
+    ]
+    print_table(("letter", "stage", "reason", "place", "message"), rows, empty="none")
+    sys.stdout.write("\nEvery record has one fate\n")
+    names = ("read", "published", "rejected", "filtered", "applied", "duplicate", "stale", "dead")
+    print_table(names, [tuple(getattr(counts, name) for name in names)])
+    verdict = "balances" if counts.balanced else "DOES NOT BALANCE"
+    sys.stdout.write(
+        f"\nThe ledger {verdict}: {counts.read} read = {counts.published} published + {counts.rejected} rejected"
+        f" + {counts.filtered} filtered; {counts.published} published = {counts.applied} applied"
+        f" + {counts.duplicate} duplicate + {counts.dead} dead.\n"
+        f"The first payment was there after {counts.seconds_to_first_payment} s.\n"
+    )
+    if shown.findings:
+        findings = [(each.hop, each.subject, each.problem) for each in shown.findings]
+        print_table(("hop", "subject", "problem"), findings)
+    sys.stdout.write("\nTry next" + (" (after `till up`, which brings this stack back)" if once else "") + ":\n")
+    for command in _next(shown):
+        sys.stdout.write(f"  {command}\n")
+
+
+def _next(shown: Demonstration) -> list[str]:
+    till = f"{_program()} --home {shlex.quote(str(shown.home))}"
+    oldest = shown.payments[-1].payment.reference if shown.payments else "REFERENCE"
+    return [
+        f"{till} payment show {shlex.quote(oldest)} --provider {shlex.quote(shown.connector)}",
+        f"{till} deadletter show {shown.letters[0].id[:12]}" if shown.letters else f"{till} deadletter list",
+        f"{till} replay",
+    ]
+
+
+def _program() -> str:
+    """How this `till` is called from here."""
+    if shutil.which("till"):
+        return "till"
+    program = Path(sys.argv[0])
+    try:
+        return str(program.absolute().relative_to(Path.cwd()))
+    except ValueError:
+        return str(program)
+
+
+def _place(path: str, line: int | None) -> str:
+    return f"{Path(path).name}{f':{line}' if line else ''}"
+
+
+async def _interruptible(work: Coroutine[Any, Any, bool]) -> bool:
+    """SIGTERM ends it as Ctrl-C does: in order."""
+    task = asyncio.ensure_future(work)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
