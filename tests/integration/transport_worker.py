@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -45,6 +46,7 @@ class Mood:
     sink: str = ""  # file with the sink's offsets as JSON; while it is not there, the sink is unavailable
     stock_topic: str = ""
     hold: tuple[int, ...] = ()  # partitions held while the file `hold` is in the folder
+    flaps: bool = False  # Faust itself pauses and resumes all partitions, as it does around a table's recovery
     app: Mapping[str, Any] = field(default_factory=dict)
     slices: Mapping[str, Any] = field(default_factory=dict)
     run: Mapping[str, Any] = field(default_factory=dict)
@@ -128,7 +130,19 @@ def main(mood: Mood) -> int:
     async def report() -> None:
         await actor.report(transport_of(app))
 
+    if mood.flaps:
+        app.task(partial(_flap, app))
+
     return run_app(app, settings=RunSettings(**mood.run))
+
+
+async def _flap(app: faust.App) -> None:
+    """What Faust has fetched of a paused partition, it drops, its position already beyond."""
+    while True:
+        app.consumer.pause_partitions(app.consumer.assignment())
+        await asyncio.sleep(0)
+        app.consumer.resume_partitions(app.consumer.assignment())
+        await asyncio.sleep(0)
 
 
 def _stock_agent(app: faust.App, topic: str, actor: Actor) -> None:
