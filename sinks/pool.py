@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
 import asyncpg
@@ -20,6 +21,8 @@ from sinks.sqlstate import sink_error
 Connection: TypeAlias = Any
 Pool: TypeAlias = Any
 
+_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)  # where PostgreSQL counts from
+_MICROSECOND = timedelta(microseconds=1)
 _DURABLE_COMMITS = frozenset({"on", "remote_apply"})
 
 
@@ -81,7 +84,7 @@ async def open_pool(
             max_cached_statement_lifetime=0,
             max_cacheable_statement_size=0,
             server_settings=every,
-            init=_assert_durable if durable else None,
+            init=_begin_durable if durable else _begin,
             reset=_keep,
         )
     except Exception as exc:
@@ -137,7 +140,14 @@ async def close_pool(pool: Pool, *, timeout_s: float = 5.0) -> None:
         pool.terminate()
 
 
-async def _assert_durable(held: Connection) -> None:
+async def _begin(held: Connection) -> None:
+    await held.set_type_codec(
+        "timestamptz", schema="pg_catalog", encoder=_microseconds, decoder=_instant, format="tuple"
+    )
+
+
+async def _begin_durable(held: Connection) -> None:
+    await _begin(held)
     row = await held.fetchrow(
         "SELECT current_setting('synchronous_commit') AS commits, current_setting('fsync') AS fsync,"
         " set_config('synchronous_commit', current_setting('synchronous_commit'), false)"
@@ -147,6 +157,18 @@ async def _assert_durable(held: Connection) -> None:
             f"a crash would lose acknowledged commits: synchronous_commit={row['commits']}, fsync={row['fsync']}",
             hint="set synchronous_commit=on and fsync=on: the log forgets what the sink has acknowledged",
         )
+
+
+def _microseconds(at: datetime) -> tuple[int]:
+    """
+    As PostgreSQL counts. asyncpg's own codec sends the first and the last instant of Python as infinities, which are
+    other instants.
+    """
+    return ((at - _EPOCH) // _MICROSECOND,)
+
+
+def _instant(counted: tuple[int]) -> datetime:
+    return _EPOCH + counted[0] * _MICROSECOND
 
 
 async def _keep(_: Connection) -> None:

@@ -121,7 +121,8 @@ class _Maker:
                 fast_uuid(whose),
                 fast_uuid(key),
                 fast_uuid(content),
-                payment.amount,
+                # asyncpg would cut a fraction off; as text it refuses.
+                payment.amount if payment.amount.__class__ is int else repr(payment.amount),
                 payment.effective_at,
                 record.offset,
                 line,
@@ -149,6 +150,11 @@ def _origin(place: Place, connector: UUID | None, source_object: str, path: str)
     return UUID(bytes=hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16])
 
 
+def storable(text: str) -> str:
+    """`text` as PostgreSQL can hold it: what it cannot (NUL, lone surrogates) is spelled out as an escape."""
+    return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def _dead_columns(dead: Sequence[Dead]) -> tuple[Column, ...]:
     rows = []
     for one in {(one.event_id, one.run_id): one for one in dead}.values():
@@ -158,9 +164,9 @@ def _dead_columns(dead: Sequence[Dead]) -> tuple[Column, ...]:
                 fast_uuid(digest),
                 one.run_id,
                 one.offset,
-                one.event_id,
-                one.letter_id,
-                one.reason,
+                storable(one.event_id),
+                storable(one.letter_id),
+                storable(one.reason),
                 *_HALVES.unpack(digest),
             )
         )

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from sinks.base import Record
 from sinks.memory import MemorySink
+from tests.model.cases import CASES, Case
 from tests.model.harness import Harness, harness, temporary_database
 from tests.model.history import PLACE, records
 from tests.services import Postgres
@@ -42,3 +43,25 @@ def test_payments_and_ledger_are_those_of_the_memory_sink_whatever_the_history_a
 
     assert sink.payments() == twin.payments
     assert sink.ledger() == twin.ledger
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_the_statement_folds_because(sink: Harness, case: Case) -> None:
+    sink.empty()
+    sink.run(sink.sink.apply(PLACE, case.records(), next_offset=None))
+
+    (state,) = sink.payments().values()
+
+    assert {name: getattr(state, name) for name in case.expected} == case.expected
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_the_statement_folds_backwards_and_in_two_calls_because(sink: Harness, case: Case) -> None:
+    sink.empty()
+    backwards = list(case.records())[::-1]
+    for part in (backwards[: len(backwards) // 2], backwards[len(backwards) // 2 :]):
+        sink.run(sink.sink.apply(PLACE, part, next_offset=None))
+
+    (state,) = sink.payments().values()
+
+    assert {name: getattr(state, name) for name in case.expected} == case.expected
