@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError
 
@@ -31,6 +33,7 @@ CONTROLLER = "CONTROLLER"
 NODE_ID = 1
 PROBE_S = 2.0
 FORMAT_S = 60.0
+SETTINGS_S = 10.0
 HUNDRED_YEARS_MIN = 52_560_000
 # Kafka's default dedupe buffer is 128 MiB of heap, taken at the start; a development broker compacts little.
 CLEANER_BUFFER_BYTES = 16 * 2**20
@@ -153,6 +156,29 @@ async def answers(bootstrap: str, *, within_s: float = PROBE_S) -> bool:
             return await _names_a_broker(bootstrap, within_s)
     except (OSError, TimeoutError, KafkaError):
         return False
+
+
+async def broker_settings(bootstrap: str) -> dict[str, str]:
+    """
+    The settings of one broker, as it tells them.
+
+    Raises:
+        StackError: no broker answers at this address, or it does not tell its settings.
+    """
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=int(SETTINGS_S * 1_000))
+    try:
+        async with asyncio.timeout(SETTINGS_S):
+            await admin.start()
+            try:
+                cluster = await admin.describe_cluster()
+                node = str(cluster["brokers"][0]["node_id"])
+                resource = ConfigResource(ConfigResourceType.BROKER, node)
+                [response] = await admin.describe_configs([resource])
+            finally:
+                await admin.close()
+    except (OSError, TimeoutError, KafkaError, IndexError, KeyError) as exc:
+        raise StackError(f"the broker at {bootstrap} does not tell its settings: {type(exc).__name__}") from exc
+    return {str(row[0]): str(row[1]) for row in response.resources[0][4]}
 
 
 async def _names_a_broker(bootstrap: str, within_s: float) -> bool:

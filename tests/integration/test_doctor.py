@@ -1,0 +1,100 @@
+"""The doctor's look at real servers."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+import asyncpg
+
+from tests import services
+from tests.services import Kafka
+from tillstream import doctor
+from tillstream.doctor import Finding
+from tillstream.embedded.home import Home
+from tillstream.embedded.kafka import KafkaOptions
+from tillstream.embedded.port import LOOPBACK, PortBook
+from tillstream.embedded.supervisor import StackOptions, running
+
+
+def troubles(findings: Sequence[Finding]) -> dict[str, str]:
+    return {finding.name: finding.what for finding in findings if not finding.ok}
+
+
+async def test_a_database_that_loses_commits_is_told():
+    """With synchronous_commit off, a killed server forgot payments that it had acknowledged."""
+    async with services.own_postgres(synchronous_commit="off", fsync="off") as server:
+        found = troubles(await doctor.postgres_server(server.dsn))
+
+    assert set(found) == {"postgres fsync", "postgres synchronous_commit"}
+
+
+async def test_a_role_for_which_commits_are_not_durable_is_told_too(own_postgres):
+    connection = await asyncpg.connect(own_postgres.dsn)
+    await connection.execute("ALTER ROLE tillstream SET synchronous_commit = off")
+    await connection.close()
+
+    found = troubles(await doctor.postgres_server(own_postgres.dsn))
+
+    assert set(found) == {"postgres synchronous_commit"}
+
+
+async def test_a_durable_database_is_well(own_postgres):
+    assert troubles(await doctor.postgres_server(own_postgres.dsn)) == {}
+
+
+async def test_a_database_that_does_not_answer_is_told_without_its_password():
+    [finding] = await doctor.postgres_server("postgresql://ada:hunter2@127.0.0.1:1/till")
+
+    assert not finding.ok
+    assert "127.0.0.1:1" in finding.what
+    assert "hunter2" not in repr(finding)
+
+
+async def test_a_broker_that_makes_topics_by_itself_and_forgets_groups_is_told():
+    properties = {"auto.create.topics.enable": "true", "offsets.retention.minutes": "10080"}
+    async with services.own_kafka(KafkaOptions(heap_mib=256, properties=properties)) as broker:
+        found = troubles(await doctor.kafka_server(broker.bootstrap))
+
+    assert set(found) == {"kafka topics", "kafka offsets"}
+    assert "7 days" in found["kafka offsets"]
+
+
+async def test_the_embedded_broker_is_well(kafka: Kafka):
+    found = troubles(await doctor.kafka_server(f"127.0.0.1:1, {kafka.bootstrap}"))
+
+    assert kafka.origin != "embedded" or found == {}
+
+
+async def test_a_broker_that_does_not_answer_is_told():
+    found = troubles(await doctor.kafka_server("127.0.0.1:1"))
+
+    assert "127.0.0.1:1" in found["kafka"]
+
+
+async def test_a_port_that_another_program_has_taken_is_told_with_the_programs_name(till_home: Path):
+    home = Home(till_home)
+    home.create()
+    home.kafka.mkdir()
+    port = PortBook(home.kafka / "ports.json").reserve(["CLIENT"])["CLIENT"]
+    with socket.create_server((LOOPBACK, port)):
+        found = troubles(doctor.ports(home))
+
+    assert str(port) in found["ports"]
+    assert str(os.getpid()) in found["ports"]
+    assert troubles(doctor.ports(home)) == {}
+
+
+async def test_a_whole_examination_asks_the_servers_of_a_running_stack(till_home: Path):
+    home = Home(till_home)
+    stopped = {finding.name for finding in await doctor.examine(home)}
+    elsewhere = {"kafka": "127.0.0.1:1", "postgres_dsn": "postgresql://ada:hunter2@127.0.0.1:1/till"}
+    async with running(StackOptions(home, **elsewhere)):
+        found = await doctor.examine(home)
+
+    assert {"python", "packages", "home", "disk", "memory", "stack", "java", "jars", "ports"} <= stopped
+    assert {"kafka", "postgres"} <= set(troubles(found))
+    assert "ports" not in {finding.name for finding in found}
+    assert "hunter2" not in repr(found)
