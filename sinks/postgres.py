@@ -27,7 +27,7 @@ _ATTEMPTS = 3
 
 # The statement is planned once per connection, without a look at values or statistics, and never reads a table whole.
 # Statistics of a table that grows from nothing are wrong at every moment: planned by them, it scanned all event rows.
-_PLANNER = {
+PLANNER = {
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
     "enable_nestloop": "off",
@@ -60,7 +60,7 @@ class PostgresSink:
         Raises:
             SinkUnavailable: retry. SinkMisconfigured: pause; also where the server may lose acknowledged commits.
         """
-        pool = await open_pool(dsn, size=pool_size, timeouts=timeouts, application="till-sink", settings=_PLANNER)
+        pool = await open_pool(dsn, size=pool_size, timeouts=timeouts, application="till-sink", settings=PLANNER)
         return cls(pool, schema=schema, timeouts=timeouts)
 
     async def close(self) -> None:

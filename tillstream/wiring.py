@@ -12,8 +12,9 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from connectors.clock import SystemClock
@@ -25,7 +26,7 @@ from sinks.letters import LetterTable
 from sinks.migrate import migrate, pending
 from sinks.mirror import CheckpointMirror
 from sinks.pool import Pool, close_pool, connection, open_pool
-from sinks.postgres import PostgresSink
+from sinks.postgres import PLANNER, PostgresSink
 from streams import letters as letter_agent
 from streams import payments
 from streams.app import AppSettings, Key, RunSettings, live, make_app, transport_of
@@ -50,6 +51,7 @@ Made = TypeVar("Made")
 App = Any  # a Faust app; only `streams` knows Faust
 
 KAFKA, POSTGRES = "kafka", "postgres"
+NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
 _WAITS_S = (0.2, 5.0)
 _LOOK_S = 0.1
 
@@ -149,13 +151,16 @@ class _Worker:
                 return made
         return None
 
-    async def pool(self) -> Pool | None:
-        """A pool on the migrated database, once it is there."""
+    async def pool(self, session: Mapping[str, str]) -> Pool | None:
+        """A pool on the migrated database, once it is there. `session` are settings of its connections."""
 
         async def make() -> Pool:
             postgres = self.settings.postgres
             pool = await open_pool(
-                postgres.dsn.get_secret_value(), size=postgres.pool_size, application=f"till-{self.role}"
+                postgres.dsn.get_secret_value(),
+                size=postgres.pool_size,
+                application=f"till-{self.role}",
+                settings=session,
             )
             try:
                 await _migrated(pool)
@@ -203,7 +208,7 @@ async def _migrated(pool: Pool) -> None:
 
 async def _sink(worker: _Worker) -> int:
     settings = worker.settings
-    async with _opened(worker) as (pool, producer):
+    async with _opened(worker, session=PLANNER) as (pool, producer):
         if pool is None or not await worker.topics_are_there(producer):
             return EXIT_CLEAN
         sink = PostgresSink(pool)
@@ -291,10 +296,12 @@ def watched_groups(settings: Settings) -> dict[str, str]:
 
 
 @contextlib.asynccontextmanager
-async def _opened(worker: _Worker) -> AsyncIterator[tuple[Pool | None, Producer]]:
+async def _opened(
+    worker: _Worker, *, session: Mapping[str, str] = NO_SETTINGS
+) -> AsyncIterator[tuple[Pool | None, Producer]]:
     """The database, once it is there (None: the process has to end), and a producer, which needs no broker to open."""
     async with Producer(worker.settings.kafka.bootstrap, meter=worker.meter) as producer:
-        pool = await worker.pool()
+        pool = await worker.pool(session)
         try:
             yield pool, producer
         finally:
