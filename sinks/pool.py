@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
@@ -108,7 +108,9 @@ async def connection(pool: Pool, *, timeouts: Timeouts = DEFAULT_TIMEOUTS) -> As
         yield held
     except BaseException as exc:
         if held is not None:
-            held.terminate()
+            # The pool takes a connection back by itself once the server has closed it.
+            with suppress(asyncpg.InterfaceError):
+                held.terminate()
         told = sink_error(exc)
         if told is None or told is exc:
             raise

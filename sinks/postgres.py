@@ -16,6 +16,7 @@ from uuid import UUID
 from schemas.errors import SinkUnavailable
 from schemas.identity import event_digest
 from sinks.base import Applied, Dead, Place, Record
+from sinks.flat import encode_flat_arrays
 from sinks.pool import DEFAULT_TIMEOUTS, Connection, Pool, Timeouts, close_pool, connection, open_pool
 from sinks.prepared import Prepared, fast_uuid, prepare
 from sinks.statement import LIVE_SCHEMA, statements
@@ -49,6 +50,7 @@ class PostgresSink:
         self.schema = schema
         self.timeouts = timeouts
         self._sql = statements(schema)
+        encode_flat_arrays()
 
     @classmethod
     async def open(
