@@ -1,7 +1,7 @@
 """
-A contender: a process of its own that is told where Kafka and PostgreSQL are, works, and is stopped.
+A contender: a process of its own; told where Kafka and PostgreSQL are, it works until it is stopped.
 
-What it does is measured from outside too (`bench/watch.py`), so that every contender is measured by the same instrument.
+What it does is measured from outside (`bench/watch.py`), so that every contender is measured by the same instrument.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """
 The events of the benchmark: one history of payments, the same for every contender and every run.
 
-Made from a seed, and encoded as the directory source does. A tenth of the events touch a payment that an earlier one named;
-most payments succeed, some fail, some are captured, settled, refunded or disputed.
+Made from a seed, and encoded as the directory source does. A tenth of the events touch a payment that an earlier one
+named; most payments succeed, some fail, some are captured, settled, refunded or disputed.
 """
 
 from __future__ import annotations
