@@ -20,12 +20,13 @@ from typing import Any, cast
 
 import faust
 from aiokafka.client import AIOKafkaClient
-from aiokafka.errors import KafkaError
+from aiokafka.errors import ConsumerStoppedError, KafkaError
 from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth, server_list
 from mode import CrashingSupervisor
 
 from schemas.metric import Meter
 from streams.backoff import Backoff
+from streams.calm import calm
 from streams.consumer import SinkOffsets
 from streams.fetch import SliceSettings
 from streams.lanes import Lanes
@@ -36,7 +37,9 @@ from streams.watchdog import STALL_S, Watchdog
 log = logging.getLogger(__name__)
 
 Key = tuple[str, int]
-EVENT_LOOP: Key = ("event loop", 0)  # watched beside the partitions: a blocked loop makes no progress either
+# Watched beside the partitions: a blocked event loop makes no progress, nor does a worker that never joins its group.
+EVENT_LOOP: Key = ("event loop", 0)
+GROUP: Key = ("group", 0)
 _CRASH_LOOK_S = 0.2
 _BROKER_WAITS_S = (0.2, 5.0)
 _DEFAULT_PORT = 9092
@@ -150,6 +153,7 @@ def run_app(
     *,
     settings: RunSettings | None = None,
     held: Callable[[], Collection[Key]] = tuple,
+    progress: Callable[[], Mapping[Key, int]] = dict,
     meter: Meter | None = None,
 ) -> int:
     """
@@ -162,6 +166,7 @@ def run_app(
         worker: the app; or what makes it within the running loop, and puts away afterwards what it needs (pools).
         settings: bounds.
         held: partitions that wait for a declared reason, beside those that the transport holds.
+        progress: numbers that grow when something gets done within a slice, by partition, for slices that take long.
         meter: where the watchdog reports.
     """
     chosen = settings or RunSettings()
@@ -169,7 +174,7 @@ def run_app(
     async def main(stop: Stop) -> int:
         made = contextlib.nullcontext(worker) if isinstance(worker, faust.App) else worker()
         async with made as app:
-            return await live(app, stop, settings=chosen, held=held, meter=meter)
+            return await live(app, stop, settings=chosen, held=held, progress=progress, meter=meter)
 
     return run(main, stop_within_s=chosen.stop_within_s)
 
@@ -180,10 +185,20 @@ async def live(
     *,
     settings: RunSettings | None = None,
     held: Callable[[], Collection[Key]] = tuple,
+    progress: Callable[[], Mapping[Key, int]] = dict,
     meter: Meter | None = None,
 ) -> int:
     """As `run_app`, within a process that somebody else runs and that has to do before and after: the exit status."""
-    return await _Life(app, stop, settings or RunSettings(), held, meter).live()
+    calm()
+    return await _Life(app, stop, settings or RunSettings(), _Signs(held, progress), meter).live()
+
+
+@dataclass(frozen=True, slots=True)
+class _Signs:
+    """What others tell the watchdog."""
+
+    held: Callable[[], Collection[Key]]
+    progress: Callable[[], Mapping[Key, int]]
 
 
 class _Life:
@@ -194,7 +209,7 @@ class _Life:
         app: faust.App,
         stop: Stop,
         settings: RunSettings,
-        held: Callable[[], Collection[Key]],
+        signs: _Signs,
         meter: Meter | None,
     ) -> None:
         self.app = app
@@ -202,10 +217,11 @@ class _Life:
         self.settings = settings
         self.transport = transport_of(app)
         self.lanes = list({id(each.lanes): each.lanes for each in self.transport.opted_in.values()}.values())
-        self._held_elsewhere = held
+        self._signs = signs
         self._meter = meter
         self._lag: dict[Key, int] = {}
         self._turns = 0
+        self._member_turns = 0
 
     async def live(self) -> int:
         """Until somebody wants it to stop (0) or something crashes (1)."""
@@ -293,11 +309,14 @@ class _Life:
 
     def _progress(self) -> Mapping[Key, int]:
         consumer = self.transport.consumer
-        return {**(consumer.progress() if consumer else {}), EVENT_LOOP: self._turns}
+        done = consumer.progress() if consumer else {}
+        for key, steps in self._signs.progress().items():
+            done[key] = done.get(key, 0) + steps
+        return {**done, EVENT_LOOP: self._turns, GROUP: self._member_turns}
 
     def _held(self) -> Collection[Key]:
         held = {key for key in list(self._lag) if self.transport.holds.of(*key)}
-        return held.union(self._held_elsewhere())
+        return held.union(self._signs.held())
 
     async def _turn(self) -> None:
         while True:
@@ -305,14 +324,31 @@ class _Life:
             await asyncio.sleep(1)
 
     async def _measure_lag(self) -> None:
-        """While the broker does not answer, nobody knows the lag, and nobody stalls."""
+        """
+        What the watchdog knows of the broker.
+
+        While that does not answer, nobody knows the lag, and nobody stalls. If it answers others and not our consumer,
+        then our consumer is what stands still.
+        """
         while True:
             await asyncio.sleep(self.settings.lag_every_s)
+            consumer = self.transport.consumer
+            if consumer is None or not consumer.started:
+                self._lag = {GROUP: 1} if await self._broker_answers_now() else {}
+                continue
             try:
-                consumer = self.transport.consumer
-                self._lag = await consumer.lag() if consumer is not None and consumer.started else {}
-            except (KafkaError, TimeoutError, OSError):
-                self._lag = {}
+                self._lag = {**await consumer.lag(), GROUP: 1}
+            except (ConsumerStoppedError, KafkaError, TimeoutError, OSError):
+                answers = await self._broker_answers_now()
+                self._lag = {**dict.fromkeys(consumer.progress(), 1), GROUP: 1} if answers else {}
+            self._member_turns += consumer.is_member
+
+    async def _broker_answers_now(self) -> bool:
+        try:
+            async with asyncio.timeout(self.settings.lag_every_s):
+                return await _ask_broker(self.app)
+        except (KafkaError, OSError, TimeoutError):
+            return False
 
 
 async def _ask_broker(app: faust.App) -> bool:

@@ -423,6 +423,11 @@ class SliceConsumer(driver.Consumer):
         """Whether there is an assignment, and every slice partition of it knows where it starts."""
         return bool(self.assignment()) and all(owned.inflight for owned in self._owned.values())
 
+    @property
+    def is_member(self) -> bool:
+        """Whether we take part in the group; with more workers than partitions, one may own nothing for ever."""
+        return self._thread.is_member
+
     def progress(self) -> dict[tuple[str, int], int]:
         """Slices finished since the assignment, by topic and partition. Safe to call from any thread."""
         owned = list(self._owned.values())
@@ -436,8 +441,6 @@ class SliceConsumer(driver.Consumer):
             KafkaError, TimeoutError: it does not answer. Disposition: retry.
         """
         owned = dict(self._owned)
-        if not owned:
-            return {}
         async with asyncio.timeout(CALL_S):
             bounds = await self._in_thread(self._thread.bounds(owned))
         return {

@@ -103,6 +103,14 @@ class SliceThread(driver.AIOKafkaConsumerThread):
         with contextlib.suppress(RuntimeError):  # the thread's loop has been closed
             self.thread_loop.call_soon_threadsafe(self._wake.set)
 
+    @property
+    def is_member(self) -> bool:
+        """Whether we have joined the group and no rebalance is going on. For any thread."""
+        consumer = self._consumer
+        if consumer is None or consumer._coordinator is None:
+            return False
+        return consumer._coordinator.generation > 0 and not consumer._subscription.reassignment_in_progress
+
     async def fetch(self, stock: set[TP], wants: Mapping[TP, Want], timeout_s: float) -> dict[TP, list[Any]]:
         """
         What has arrived: at most one slice of each wanted partition, and Faust's own records of `stock`; or nothing.
