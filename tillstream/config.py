@@ -155,7 +155,7 @@ class TopicSettings(_Section):
 class SinkSettings(_Section):
     """How the sink takes events."""
 
-    slice_events: int = Field(default=1_000, ge=1, le=50_000, description="Events of one database transaction at most.")
+    slice_events: int = Field(default=4_000, ge=1, le=50_000, description="Events of one database transaction at most.")
     slice_bytes: int = Field(
         default=4_194_304, ge=65_536, le=268_435_456, description="Bytes of one database transaction at most."
     )
@@ -195,6 +195,26 @@ class MonitorSettings(_Section):
     heartbeat_timeout_s: Seconds = Field(
         default=25.0, gt=0, description="A run whose worker was silent for so long, or lost its claim, has crashed."
     )
+
+    workers: str = Field(
+        default="",
+        description="Workers to ask how they fare, `role=http://host:port`, commas between; empty: those of this home.",
+    )
+
+    @field_validator("workers")
+    @classmethod
+    def _is_addresses(cls, value: str) -> str:
+        for each in filter(None, value.split(",")):
+            role, _, url = each.strip().partition("=")
+            if not role or not url.startswith(("http://", "https://")):
+                raise ValueError("must be role=http://host:port, or several separated by commas")
+        return value
+
+    @property
+    def addresses(self) -> list[tuple[str, str]]:
+        """The workers to ask, as (role, base address)."""
+        named = (each.strip().partition("=") for each in self.workers.split(",") if each.strip())
+        return [(role, url.rstrip("/")) for role, _, url in named]
 
 
 class HttpSettings(_Section):

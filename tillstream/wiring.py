@@ -25,7 +25,7 @@ from schemas.topic import Topics, connectors_app_id, letters_app_id, sink_app_id
 from sinks.letters import LetterTable
 from sinks.migrate import migrate, pending
 from sinks.mirror import CheckpointMirror
-from sinks.pool import Pool, close_pool, connection, open_pool
+from sinks.pool import DEFAULT_TIMEOUTS, Pool, Timeouts, close_pool, connection, open_pool
 from sinks.postgres import PLANNER, PostgresSink
 from streams import letters as letter_agent
 from streams import payments
@@ -60,6 +60,12 @@ def topics_of(settings: Settings) -> Topics:
     """The topic table of this installation."""
     chosen = settings.topic
     return topics(chosen.prefix, partitions=chosen.partitions, state_partitions=chosen.state_partitions)
+
+
+def timeouts_of(settings: Settings) -> Timeouts:
+    """What bounds every wait for PostgreSQL; the server's bound comes first."""
+    statement_s = settings.postgres.command_timeout_s
+    return Timeouts(lock_s=min(DEFAULT_TIMEOUTS.lock_s, statement_s), statement_s=statement_s, client_s=statement_s + 5)
 
 
 async def prepare(settings: Settings) -> tuple[list[str], list[str]]:
@@ -211,7 +217,7 @@ async def _sink(worker: _Worker) -> int:
     async with _opened(worker, session=PLANNER) as (pool, producer):
         if pool is None or not await worker.topics_are_there(producer):
             return EXIT_CLEAN
-        sink = PostgresSink(pool)
+        sink = PostgresSink(pool, timeouts=timeouts_of(settings))
         ingest = Ingest(sink, LetterPublisher(producer, worker.topics), worker.meter)
         app = make_app(sink_app_id(settings.topic.prefix), worker.app_settings(), meter=worker.meter)
         payments.register(app, worker.topics, ingest, sink_offsets=sink.next_offsets)

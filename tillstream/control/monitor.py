@@ -50,7 +50,9 @@ class Monitor:
     async def sweep(self) -> None:
         """Measure everything once. What cannot be measured is told as unmeasured; nothing raises but bugs."""
         problems = await self._measure_lag()
-        problems += [view.problem for view in await worker.look(self.workers) if view.problem]
+        addresses = self.settings.addresses
+        views = await (worker.look_at(addresses) if addresses else worker.look(self.workers))
+        problems += [view.problem for view in views if view.problem]
         complete = not self.health.reasons()
         try:
             async with connection(self.pool) as held:

@@ -1,0 +1,112 @@
+"""What can be known of the compose files without a Docker engine: their structure, and that they fit the code."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from tillstream.config import Role, all_settings, load
+from tillstream.docs import ROOT
+
+SERVICE_KEYS = {
+    "build", "command", "depends_on", "environment", "healthcheck", "image", "ports", "restart", "stop_grace_period",
+    "volumes",
+}  # fmt: skip
+CONDITIONS = {"service_started", "service_healthy", "service_completed_successfully"}
+OTHER_TOP_LEVEL = {"name", "services", "volumes", "networks", "configs", "secrets"}
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    return dict(yaml.safe_load((ROOT / "compose" / "compose.yaml").read_text(encoding="utf-8")))
+
+
+def _text(value: object) -> str:
+    """A value of an environment, with `${NAME:-default}` taken as its default."""
+    return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", str(value))
+
+
+def test_the_file_has_the_structure_of_the_compose_specification(compose: dict[str, Any]) -> None:
+    assert all(key in OTHER_TOP_LEVEL or key.startswith("x-") for key in compose)
+    for name, service in compose["services"].items():
+        assert re.fullmatch(r"[a-z0-9_-]+", name)
+        assert set(service) <= SERVICE_KEYS, name
+        assert "image" in service, name
+        assert service["restart"] in {"unless-stopped", "on-failure", "always", "no"}
+        assert isinstance(service.get("environment", {}), dict)
+        for other, wanted in service.get("depends_on", {}).items():
+            assert other in compose["services"]
+            assert wanted["condition"] in CONDITIONS
+            if wanted["condition"] == "service_healthy":
+                assert "healthcheck" in compose["services"][other]
+        for volume in service.get("volumes", []):
+            source = volume.split(":")[0]
+            assert source.startswith(".") or source in compose["volumes"], volume
+            assert not source.startswith(".") or source == "./in" or (ROOT / "compose" / source).exists()
+
+
+def test_there_is_one_service_for_each_role_and_they_run_what_till_knows(compose: dict[str, Any]) -> None:
+    services = compose["services"]
+
+    assert {role.value for role in Role} | {"kafka", "postgres", "prometheus", "migrate"} == set(services)
+    for role in Role:
+        assert services[role.value]["command"] == ["worker", role.value]
+    assert services["migrate"]["command"] == ["migrate"]
+
+
+def test_what_the_workers_are_told_are_settings_that_hold(compose: dict[str, Any]) -> None:
+    known = {setting.variable for setting in all_settings()}
+
+    for name in (*Role, "migrate"):
+        environment = {key: _text(value) for key, value in compose["services"][name]["environment"].items()}
+        assert set(environment) <= known
+        settings = load(environ=environment).settings
+        assert settings.kafka.bootstrap == "kafka:9092"
+    addresses = dict(settings_of(compose, Role.MONITOR).monitor.addresses)
+    for role in (Role.SINK, Role.CONNECTOR, Role.LETTERS):
+        port = settings_of(compose, role).http.port(role)
+        assert addresses[role.value] == f"http://{role.value}:{port}"
+
+
+def settings_of(compose: dict[str, Any], role: Role) -> Any:
+    environment = compose["services"][role.value]["environment"]
+    return load(environ={key: _text(value) for key, value in environment.items()}).settings
+
+
+def test_prometheus_scrapes_every_role_where_it_listens(compose: dict[str, Any]) -> None:
+    config = yaml.safe_load((ROOT / "compose" / "prometheus" / "prometheus.yml").read_text(encoding="utf-8"))
+    (job,) = config["scrape_configs"]
+
+    targets = {each["labels"]["role"]: each["targets"] for each in job["static_configs"]}
+
+    expected = {role.value: [f"{role.value}:{settings_of(compose, role).http.port(role)}"] for role in Role}
+    assert targets == expected
+    assert config["rule_files"] == ["rules.yml"]
+
+
+def test_only_prometheus_is_published_and_only_on_loopback(compose: dict[str, Any]) -> None:
+    published = {name: service["ports"] for name, service in compose["services"].items() if "ports" in service}
+
+    assert published == {"prometheus": ["127.0.0.1:9090:9090"]}
+
+
+def test_the_brokers_settings_keep_what_replay_needs(compose: dict[str, Any]) -> None:
+    kafka = compose["services"]["kafka"]["environment"]
+
+    assert kafka["KAFKA_AUTO_CREATE_TOPICS_ENABLE"] == "false"
+    assert int(kafka["KAFKA_OFFSETS_RETENTION_MINUTES"]) >= 5 * 365 * 24 * 60
+
+
+def test_the_image_copies_every_package_and_what_its_build_reads() -> None:
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+
+    for package in ("schemas", "connectors", "streams", "sinks", "tillstream"):
+        assert f"COPY {package} {package}" in text
+    for copied in re.findall(r"^COPY (?!--from)(.+) \S+$", text, re.MULTILINE):
+        for name in copied.split():
+            assert (ROOT / name).exists(), name
+    assert "--require-hashes" in text
+    assert re.search(r"^USER till$", text, re.MULTILINE)

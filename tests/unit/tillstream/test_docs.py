@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from schemas.metric import METRICS
+from tillstream.docs import ROOT, RULES, WITHOUT_ALERT, pages
+
+
+@pytest.mark.parametrize("path", sorted(pages()))
+def test_a_generated_page_says_what_the_code_says(path: str) -> None:
+    written = (ROOT / path).read_text(encoding="utf-8")
+
+    assert written == pages()[path], f"{path} is stale: run `make docs`"
+
+
+def _rules() -> list[dict[str, str]]:
+    groups = yaml.safe_load((ROOT / RULES).read_text(encoding="utf-8"))["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def test_rules_ask_only_for_metrics_that_exist_by_labels_that_they_have() -> None:
+    labels = {metric.name: set(metric.labels) for metric in METRICS}
+
+    for rule in _rules():
+        expression = re.sub(r'"[^"]*"', "", rule["expr"])
+        for name, selector in re.findall(r"\b(tillstream_\w+)(?:\{([^}]*)\})?", expression):
+            assert name in labels, f"{rule['alert']} asks for {name}"
+            asked = set(re.findall(r"(\w+)\s*(?:=~|!=|!~|=)", selector or ""))
+            assert asked <= labels[name], rule["alert"]
+        used = set(re.findall(r"\b(?:tillstream_\w+|up)\b", expression))
+        by = {label for group in re.findall(r"by \(([^)]*)\)", expression) for label in re.split(r",\s*", group)}
+        known = {label for name in used for label in labels.get(name, set())}
+        assert by <= known, rule["alert"]
+        assert used, f"{rule['alert']} asks for nothing of ours"
+
+
+def test_every_alert_says_what_it_is_about_and_what_to_do() -> None:
+    names = [rule["alert"] for rule in _rules()]
+
+    assert len(names) == len(set(names))
+    for rule in _rules():
+        assert set(rule) <= {"alert", "expr", "for", "labels", "annotations"}
+        assert rule["labels"]["severity"] in {"critical", "warning"}  # type: ignore[index]
+        assert all(rule["annotations"][key] for key in ("summary", "description"))  # type: ignore[index]
+
+
+def test_every_metric_has_an_alert_or_a_reason_not_to() -> None:
+    expressions = " ".join(rule["expr"] for rule in _rules())
+
+    for metric in METRICS:
+        has_alert = re.search(rf"\b{metric.name}\b", expressions) is not None
+        assert has_alert != (metric.name in WITHOUT_ALERT), metric.name
+    assert set(WITHOUT_ALERT) <= {metric.name for metric in METRICS}
+
+
+def test_a_fault_of_30_seconds_shows_in_an_alert_on_lag_or_dependencies_within_its_time() -> None:
+    waits = {rule["alert"]: rule.get("for", "0s") for rule in _rules()}
+
+    for name in ("TillstreamWorkerDown", "TillstreamDependencyDown", "TillstreamLagging", "TillstreamConnectorUnwell"):
+        assert int(waits[name].removesuffix("s")) < 30
+
+
+def test_links_of_generated_pages_lead_somewhere() -> None:
+    for path, text in pages().items():
+        for link in re.findall(r"\]\(([^)#]+)\)", text):
+            assert (ROOT / Path(path).parent / link).exists(), f"{path}: {link}"

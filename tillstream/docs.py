@@ -1,0 +1,350 @@
+"""
+The pages that code writes (`make docs`): commands, settings, sources, metrics, errors, topics and JSON Schemas.
+
+A test renders them again and compares, so none goes stale. `python -m tillstream.docs --check` tells which are.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import typer.main
+from pydantic import BaseModel, SecretStr
+from pydantic_core import PydanticUndefined
+
+from connectors.registry import BUILTIN
+from schemas import errors
+from schemas.checkpoint import Checkpoint
+from schemas.errors import TillError
+from schemas.event import ConnectorEvent
+from schemas.letter import DeadLetter
+from schemas.metric import METRICS
+from schemas.topic import topics
+from tillstream.cli.app import app
+from tillstream.cli.exit import MEANINGS
+from tillstream.config import OTHER_VARIABLES, all_settings, allowed, show
+
+ROOT = Path(__file__).parents[1]
+RULES = Path("compose/prometheus/rules.yml")
+_NOTE = "<!-- Written by `make docs` from the code: change it there. -->\n"
+
+# A metric has an alert, or a reason not to.
+WITHOUT_ALERT: Mapping[str, str] = {
+    "tillstream_events_total": "a rate to look at; what goes wrong shows as lag or dead letters",
+    "tillstream_slice_events": "tuning: how full transactions are",
+    "tillstream_apply_seconds": "slow transactions show as lag",
+    "tillstream_end_to_end_seconds": "its cause is lag, which alerts",
+    "tillstream_committed_offset": "its distance to the end is the lag",
+    "tillstream_records_total": "volume differs by source; rejected ones alert as dead letters",
+    "tillstream_publish_seconds": "a slow broker shows in scan age and retries",
+    "tillstream_checkpoints_total": "a rate to look at",
+    "tillstream_runs_awaiting_sink": "normal while the sink works; past the deadline tillstream_run_overdue alerts",
+    "tillstream_connector_state": "tillstream_connector_healthy sums it up",
+    "tillstream_files_skipped_total": "skipping known files is normal",
+}
+
+
+_CLI_INTRO = """\
+Data goes to standard output, everything else to standard error. `-o json` prints what the services return.
+`NO_COLOR` is heeded. Errors are a code, a message and a hint, never a traceback (unless `-v`).
+"""
+_CONFIG_INTRO = """\
+A flag (`till --set sink.slice_events=500 …`) wins over a variable, that over the TOML file, that over what a
+running stack of the home tells of itself, that over the default. `till config show --origin` tells which did.
+Durations are `250ms`, `30s`, `5m`, `2h`, `7d`, or a number of seconds. Secrets are refused as flags, and masked
+wherever settings are shown or logged.
+
+```toml
+# till.toml
+[kafka]
+bootstrap = "broker-1:9092,broker-2:9092"
+
+[monitor]
+lag_alert_s = "1m"
+```
+"""
+_METRICS_INTRO = """\
+Every worker serves all of them at `/metrics` (`http.host`, `http.<role>_port`; a free port stands in
+`run/<role>.json` of the home). Labels are bounded: never an id, a path or a reference.
+Alerts are in [`compose/prometheus/rules.yml`](../compose/prometheus/rules.yml).
+"""
+_ERRORS_INTRO = """\
+Each error has a stable code and one disposition, which alone decides what happens next: *retry* waits and tries
+the same again, *reject* dead-letters the record, *pause* stops the connector or the partition with an alert,
+*crash* is a bug and ends the process.
+"""
+_TOPICS_INTRO = """\
+Created by `till up` and `till migrate`; the prefix is `topic.prefix`, the partitions those of the settings.
+JSON Schemas of what flows are in `schemas/json/`.
+"""
+
+
+@cache
+def pages() -> dict[str, str]:
+    """Every generated file by its path in the project."""
+    models: Mapping[str, type[BaseModel]] = {
+        "connector-event": ConnectorEvent,
+        "dead-letter": DeadLetter,
+        "checkpoint": Checkpoint,
+    }
+    schemas = {f"schemas/json/{name}.json": _schema(model) for name, model in models.items()}
+    return {
+        "docs/cli.md": _cli(),
+        "docs/config.md": _config(),
+        "docs/sources.md": _sources(),
+        "docs/metrics.md": _metrics(),
+        "docs/errors.md": _errors(),
+        "docs/topics.md": _topics(),
+        **schemas,
+    }
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write the pages, or with `--check` name those that are stale; the exit status."""
+    stale = [path for path, text in pages().items() if not _is(ROOT / path, text)]
+    if "--check" not in arguments:
+        for path in stale:
+            (ROOT / path).parent.mkdir(parents=True, exist_ok=True)
+            (ROOT / path).write_text(pages()[path], encoding="utf-8")
+    for path in stale:
+        sys.stderr.write(f"{'stale' if '--check' in arguments else 'written'}: {path}\n")
+    return 1 if stale and "--check" in arguments else 0
+
+
+def _is(path: Path, text: str) -> bool:
+    return path.exists() and path.read_text(encoding="utf-8") == text
+
+
+def _schema(model: type[BaseModel]) -> str:
+    body = {"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema()}
+    return json.dumps(body, indent=2, ensure_ascii=False) + "\n"
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+# commands
+
+
+def _cli() -> str:
+    root = typer.main.get_command(app)
+    parts = [
+        "# The command line\n",
+        _NOTE,
+        _CLI_INTRO,
+        "## Exit statuses\n",
+        _table(("status", "meaning"), [(str(status.value), meaning) for status, meaning in MEANINGS.items()]),
+        "## `till`\n",
+        _parameters(root),
+    ]
+    parts += [part for name, command in _commands(root) for part in _command(name, command)]
+    return "\n".join(parts)
+
+
+# Typer's commands are Click's, which it hides
+def _commands(group: Any, prefix: str = "till") -> Iterator[tuple[str, Any]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _commands(command, f"{prefix} {name}")
+        else:
+            yield f"{prefix} {name}", command
+
+
+def _command(name: str, command: Any) -> list[str]:
+    arguments = " ".join(
+        parameter.name.upper() if parameter.required else f"[{parameter.name.upper()}]"
+        for parameter in command.params
+        if type(parameter).__name__ == "TyperArgument"
+    )
+    return [f"## `{name}{f' {arguments}' if arguments else ''}`\n", f"{command.help}\n", _parameters(command)]
+
+
+def _parameters(command: Any) -> str:
+    rows = []
+    for parameter in command.params:
+        if parameter.name in ("help", "install_completion", "show_completion"):
+            continue
+        is_argument = type(parameter).__name__ == "TyperArgument"
+        name = parameter.name.upper() if is_argument else ", ".join(parameter.opts)
+        default = (
+            ""
+            if parameter.default in (None, False, "")
+            else str(getattr(parameter.default, "value", parameter.default))
+        )
+        rows.append((f"`{name}`", parameter.help or "", f"`{default}`" if default else ""))
+    return _table(("option", "what it does", "default"), rows) if rows else ""
+
+
+# settings
+
+
+def _config() -> str:
+    rows = [
+        (
+            f"`{each.key}`",
+            f"`{each.variable}`",
+            each.allowed,
+            _default(each.key, each.field),
+            each.field.description or "",
+        )
+        for each in all_settings()
+    ]
+    others = [(f"`{name}`", text) for name, text in OTHER_VARIABLES.items()]
+    return "\n".join(
+        [
+            "# Settings\n",
+            _NOTE,
+            _CONFIG_INTRO,
+            _table(("key", "variable", "value", "default", "what it is"), rows),
+            "## Other variables\n",
+            "They are read before there are settings.\n",
+            _table(("variable", "what it is"), others),
+        ]
+    )
+
+
+# a pydantic field
+def _default(key: str, field: Any) -> str:
+    if key == "home":
+        return ""
+    value = field.get_default(call_default_factory=True)
+    if value is PydanticUndefined or value in (None, "", ()):
+        return ""
+    return f"`{show(value)}`" if isinstance(value, SecretStr) else f"`{getattr(value, 'value', value)}`"
+
+
+def _sources() -> str:
+    parts = [
+        "# Sources\n",
+        _NOTE,
+        "Options of `till connector create NAME --kind KIND -O key=value …`, or keys of its JSON file (`--file`).\n",
+    ]
+    for spec in BUILTIN.values():
+        rows = [
+            (f"`{name}`", allowed(field), _default(name, field), field.description or "")
+            for name, field in spec.config.model_fields.items()
+        ]
+        parts += [f"## `{spec.kind}`\n", f"{spec.summary} Resumes from: {spec.resumes_from}.\n"]
+        parts.append(_table(("key", "value", "default", "what it is"), rows))
+    return "\n".join(parts)
+
+
+# metrics
+
+
+def _metrics() -> str:
+    text = (ROOT / RULES).read_text(encoding="utf-8")
+    alerts: dict[str, list[str]] = {}
+    for block in text.split("- alert: ")[1:]:
+        name = block.split("\n", 1)[0].strip()
+        expression = block.split("expr: ", 1)[1].split("\n", 1)[0]
+        for metric in METRICS:
+            if metric.name in expression:
+                alerts.setdefault(metric.name, []).append(name)
+    rows = [
+        (
+            f"`{each.name}`",
+            each.kind.value,
+            ", ".join(each.labels),
+            each.help,
+            ", ".join(alerts.get(each.name, [])) or f"none: {WITHOUT_ALERT.get(each.name, '')}",
+        )
+        for each in METRICS
+    ]
+    return "\n".join(
+        [
+            "# Metrics\n",
+            _NOTE,
+            _METRICS_INTRO,
+            _table(("metric", "kind", "labels", "meaning", "alert"), rows),
+        ]
+    )
+
+
+# errors
+
+
+def _errors() -> str:
+    classes = [each for each in vars(errors).values() if inspect.isclass(each) and issubclass(each, TillError)]
+    rows = [
+        (_code(each), each.__name__, each.disposition.value, _first_line(each), each.hint)
+        for each in classes
+        if each.hint
+    ]
+    reasons = [(f"`{code}`", place) for code, place in sorted(_reasons().items())]
+    return "\n".join(
+        [
+            "# Errors\n",
+            _NOTE,
+            _ERRORS_INTRO,
+            _table(("code", "class", "disposition", "meaning", "hint"), rows),
+            "## Why a record is rejected\n",
+            "The `reason` of a dead letter: a metric label and a column of `till deadletter list`.\n",
+            _table(("reason", "decided in"), reasons),
+        ]
+    )
+
+
+def _code(error: type[TillError]) -> str:
+    return "the reason" if error is errors.RecordRejected else f"`{error.code}`"
+
+
+def _first_line(error: type[TillError]) -> str:
+    return (inspect.getdoc(error) or "").partition("\n")[0].partition(" Disposition:")[0]
+
+
+def _reasons() -> dict[str, str]:
+    """Every reason that code gives, by the constants at its calls."""
+    found: dict[str, set[str]] = {}
+    for package in ("schemas", "connectors", "streams", "sinks"):
+        for file in sorted((ROOT / package).rglob("*.py")):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                for code in _codes(node):
+                    found.setdefault(code, set()).add(package)
+    return {code: ", ".join(sorted(files)) for code, files in found.items()}
+
+
+def _codes(node: ast.AST) -> Iterator[str]:
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+        return
+    place = {"RecordRejected": 0, "PydanticCustomError": 0, "Rejection": 1, "rejected": 0}.get(node.func.id)
+    if place is None or len(node.args) <= place:
+        return
+    code = node.args[place]
+    if isinstance(code, ast.Constant) and isinstance(code.value, str) and code.value.isidentifier():
+        yield code.value
+
+
+def _topics() -> str:
+    rows = [
+        (
+            f"`{each.name}`",
+            each.key,
+            str(each.partitions),
+            str(each.max_message_bytes),
+            ", ".join(f"{key}={value}" for key, value in each.config.items()),
+        )
+        for each in topics().all()
+    ]
+    return "\n".join(
+        [
+            "# Topics\n",
+            _NOTE,
+            _TOPICS_INTRO,
+            _table(("topic", "key", "partitions", "largest message, bytes", "configuration"), rows),
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
