@@ -29,9 +29,8 @@ def endpoints(home: Path) -> Mapping[str, str]:
 
 def options(loaded: Loaded) -> StackOptions:
     """The stack that these settings describe."""
-    settings, origins = loaded.settings, loaded.origins
-    own_kafka = origins["kafka.bootstrap"] not in _FOUND
-    own_postgres = origins["postgres.dsn"] not in _FOUND
+    settings = loaded.settings
+    kafka, postgres_dsn = own_servers(loaded)
 
     async def before_workers(found: Endpoints) -> None:
         from tillstream import wiring  # noqa: PLC0415  Faust is not needed to ask for a stack's state
@@ -41,10 +40,18 @@ def options(loaded: Loaded) -> StackOptions:
     return StackOptions(
         home=Home(settings.home),
         workers=tuple(_worker(role, loaded) for role in Role),
-        kafka=settings.kafka.bootstrap if own_kafka else None,
-        postgres_dsn=settings.postgres.dsn.get_secret_value() if own_postgres else None,
+        kafka=kafka,
+        postgres_dsn=postgres_dsn,
         before_workers=before_workers,
     )
+
+
+def own_servers(loaded: Loaded) -> tuple[str | None, str | None]:
+    """Kafka and PostgreSQL of one's own, as somebody set them; None where the embedded one is meant."""
+    settings, origins = loaded.settings, loaded.origins
+    kafka = None if origins["kafka.bootstrap"] in _FOUND else settings.kafka.bootstrap
+    postgres = None if origins["postgres.dsn"] in _FOUND else settings.postgres.dsn.get_secret_value()
+    return kafka, postgres
 
 
 def at(settings: Settings, found: Endpoints) -> Settings:

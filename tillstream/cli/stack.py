@@ -22,6 +22,7 @@ def register(app: typer.Typer) -> None:
     app.command("up")(up)
     app.command("down")(down)
     app.command("status")(status)
+    app.command("doctor")(doctor)
 
 
 def up() -> None:
@@ -68,6 +69,31 @@ def status(output: OutputOption = Output.TABLE) -> None:
     else:
         _print(str(settings.home), state, workers)
     if not well:
+        raise typer.Exit(ExitStatus.FAILED)
+
+
+def doctor(output: OutputOption = Output.TABLE) -> None:
+    """
+    Name what is wrong with this machine, this home or the servers, and how to mend it.
+
+    Changes nothing. Ends with 1 if something is wrong.
+    """
+    from tillstream import doctor as examination
+    from tillstream.embedded.home import Home
+    from tillstream.stack import own_servers
+
+    loaded = context.load()
+    context.quieten()
+    kafka, postgres = own_servers(loaded)
+    findings = context.run(
+        examination.examine(Home(loaded.settings.home), kafka_bootstrap=kafka, postgres_dsn=postgres)
+    )
+    if output is Output.JSON:
+        print_json({"well": all(each.ok for each in findings), "findings": findings})
+    else:
+        rows = [("ok" if each.ok else "WRONG", each.name, each.what, "" if each.ok else each.fix) for each in findings]
+        print_table(("", "looked at", "found", "how to mend it"), rows)
+    if not all(each.ok for each in findings):
         raise typer.Exit(ExitStatus.FAILED)
 
 
