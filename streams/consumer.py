@@ -20,6 +20,7 @@ from aiokafka.errors import ConsumerStoppedError, KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage, Message
 from faust.types.transports import TPorTopicSet
+from mode import Service
 
 from schemas import metric
 from schemas.errors import Disposition, TillError
@@ -40,6 +41,7 @@ Result = TypeVar("Result")
 START_UNKNOWN = "start_unknown"  # the hold of a partition until the broker and the sink have said where it starts
 _FETCH_PAUSE_S = 1.0  # after a fetch that failed: what is wrong there does not heal in milliseconds
 _START_WAITS_S = (0.2, 5.0)
+_LOOK_EVERY_S = 1.0  # for topics that the broker does not know yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -401,6 +403,13 @@ class SliceConsumer(driver.Consumer):
         log.info("partition starts", extra={"facts": facts})
         owned.inflight = InFlight(start.offset, committed=start.committed)
         self._room.holds.release(tp.topic, tp.partition, START_UNKNOWN)
+
+    @Service.task
+    async def _look_for_topics(self) -> None:
+        async for _ in self.itertimer(_LOOK_EVERY_S, name="look for topics"):
+            with contextlib.suppress(ConsumerStoppedError, KafkaError, TimeoutError):
+                async with asyncio.timeout(CALL_S):
+                    await self._in_thread(self._thread.look_for_topics())
 
     async def perform_seek(self) -> None:
         """Faust's seek after a rebalance, for its own topics: slice partitions have a start of their own."""

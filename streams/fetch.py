@@ -210,6 +210,18 @@ class SliceThread(driver.AIOKafkaConsumerThread):
         ends = await fetcher.end_offsets(wanted, int(CALL_S * 1_000))
         return {TP(*tp): (beginnings[tp], ends[tp]) for tp in wanted}
 
+    async def look_for_topics(self) -> None:
+        """
+        Ask the broker again for topics that it did not know.
+
+        A broker that has just started knows none, and a group whose leader asked it then has nothing assigned. aiokafka
+        would ask again when its metadata is old, and rejoins when it changes.
+        """
+        consumer = self._ensure_consumer()
+        cluster = consumer._client.cluster
+        if not all(cluster.partitions_for_topic(topic) for topic in consumer._subscription.topics):
+            await consumer._client.force_metadata_update()
+
     async def seek_to(self, offsets: Mapping[TP, int]) -> None:
         """Read on from there."""
         for tp, offset in offsets.items():

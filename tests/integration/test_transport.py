@@ -378,6 +378,20 @@ async def test_slice_that_faust_drops_is_handed_out_again(room: Bench) -> None:
     await room.all_committed()
 
 
+async def test_topic_that_is_made_after_the_worker_has_started_is_consumed(
+    kafka: Kafka, new_topic: NewTopic, topic_prefix: str, tmp_path: Path
+) -> None:
+    """So is one that a broker did not know when it had just started, and the group's leader asked."""
+    async with bench(kafka.bootstrap, f"{topic_prefix}late", tmp_path) as room:
+        worker = room.worker()
+        await until(lambda: "worker started" in worker.log())
+
+        await new_topic("late", partitions=2)
+        await room.produce([b"1", b"2"], partitions=2)
+
+        await until(lambda: len(room.done()) == 2, within_s=10, what=worker.log())
+
+
 async def test_frozen_worker_commits_nothing_when_it_thaws_and_joins_again(room: Bench) -> None:
     mood = {"slice_s": 0.3, "slices": {"max_records": 20}, "app": {"session_timeout_s": 2.0, "heartbeat_s": 0.3}}
     zombie = room.worker("zombie", **mood)

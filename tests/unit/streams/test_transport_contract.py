@@ -21,6 +21,7 @@ import faust
 import pytest
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.client import AIOKafkaClient
+from aiokafka.cluster import ClusterMetadata
 from aiokafka.consumer import fetcher as aiokafka_fetcher
 from aiokafka.consumer.fetcher import Fetcher, FetchError, FetchResult, PartitionRecords
 from aiokafka.consumer.group_coordinator import GroupCoordinator
@@ -80,6 +81,10 @@ def test_versions_are_the_ones_that_were_read() -> None:
         (AIOKafkaConsumer, "seek", ["self", "partition", "offset"]),
         (AIOKafkaConsumer, "seek_to_committed", ["self", "partitions"]),
         (AIOKafkaClient, "bootstrap", ["self"]),
+        (AIOKafkaClient, "force_metadata_update", ["self"]),
+        (ClusterMetadata, "partitions_for_topic", ["self", "topic"]),
+        (GroupCoordinator, "_handle_metadata_update", ["self", "cluster"]),
+        (Service, "itertimer", ["self", "interval", "max_drift_correction", "sleep", "clock", "name"]),
         (Fetcher, "_notify", ["self", "future"]),
         (Fetcher, "_create_fetch_waiter", ["self"]),
         (Fetcher, "fetched_records", ["self", "partitions", "timeout", "max_records"]),
@@ -106,7 +111,7 @@ def test_signature_is_the_one_that_is_called_or_overridden(owner: Any, name: str
             AIOKafkaConsumer,
             ["_fetch_max_wait_ms", "_fetch_min_bytes", "_max_partition_fetch_bytes", "_max_poll_records"],
         ),
-        (AIOKafkaConsumer, ["_fetcher", "_coordinator", "_subscription", "_closed"]),
+        (AIOKafkaConsumer, ["_fetcher", "_coordinator", "_subscription", "_closed", "_client"]),
         (Fetcher, ["_subscriptions", "_records", "_wait_consume_future", "_closed"]),
         (FetchResult, ["_partition_records"]),
         (FetchError, ["_error"]),
@@ -127,6 +132,7 @@ def test_attribute_is_set_where_it_is_read(owner: type, names: list[str]) -> Non
 def test_properties_are_still_there() -> None:
     assert isinstance(inspect.getattr_static(SubscriptionState, "reassignment_in_progress"), property)
     assert isinstance(inspect.getattr_static(SubscriptionState, "subscription"), property)
+    assert isinstance(inspect.getattr_static(SubscriptionState, "topics"), property)
     assert isinstance(inspect.getattr_static(Service, "crashed"), property)
     assert isinstance(inspect.getattr_static(Service, "crash_reason"), property)
     assert isinstance(inspect.getattr_static(App, "transport"), property)
@@ -240,6 +246,8 @@ RELIED_ON: dict[str, tuple[Callable[..., Any], str]] = {
     "GroupCoordinator._do_commit_offsets": (GroupCoordinator._do_commit_offsets, "07c6ffd69cff12b8"),
     "GroupCoordinator._on_join_prepare": (GroupCoordinator._on_join_prepare, "5d9d7bca6a4b310d"),
     "GroupCoordinator.reset_generation": (GroupCoordinator.reset_generation, "605167384c41393b"),
+    # rejoins when the partitions of a topic have changed
+    "GroupCoordinator._handle_metadata_update": (GroupCoordinator._handle_metadata_update, "84604f2aa578ad56"),
     # leaves the group after `max_poll_interval` without a fetch
     "GroupCoordinator._heartbeat_routine": (GroupCoordinator._heartbeat_routine, "ae77560842854aa9"),
     "SubscriptionState.fetch_context": (SubscriptionState.fetch_context, "49fbba69b9cec310"),
