@@ -81,7 +81,8 @@ def sink_error(exc: BaseException) -> SinkError | None:
     if isinstance(exc, (asyncpg.InterfaceError, *_UNREACHABLE)):
         return SinkUnavailable(f"PostgreSQL does not answer: {_text(exc) or type(exc).__name__}")
     if isinstance(exc, asyncpg.InternalClientError):
-        return SinkUnclear(f"the PostgreSQL client failed: {_text(exc)}")
+        # Its state machine is out of step, as after pg_terminate_backend on an idle connection: a new one is in step.
+        return SinkUnavailable(f"the PostgreSQL client failed: {_text(exc)}")
     return None
 
 
