@@ -16,7 +16,7 @@ from importlib import resources
 
 import asyncpg
 
-from schemas.errors import SinkMisconfigured
+from schemas.errors import SinkMisconfigured, SinkUnavailable
 from sinks.pool import Connection
 from sinks.sqlstate import sink_error
 
@@ -77,7 +77,9 @@ async def migrate(dsn: str) -> list[str]:
         told = sink_error(exc)
         if told is None or told is exc:
             raise
-        raise told from exc
+        if isinstance(told, SinkUnavailable | SinkMisconfigured):
+            raise told from exc
+        raise SinkMisconfigured(f"a migration failed: {told}", sqlstate=told.sqlstate) from exc
 
 
 async def pending(held: Connection) -> list[str]:
