@@ -9,13 +9,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 
+from bench import report
 from bench.contest import FULL, QUICK, Contest, Scale
 from bench.history import PARTITIONS, messages
+from bench.latency import latency
 from bench.stack import Stack, running_stack
 from bench.watch import Measured
 from streams.publisher import EventPublisher, Producer
@@ -36,23 +39,15 @@ def contenders(contest: Contest) -> Mapping[str, Callable[[], Awaitable[Measured
         "till_2": lambda: contest.till(2),
         "aiokafka_plain": lambda: contest.flat("aiokafka_plain"),
         "produce_rows": lambda: contest.producer("produce"),
+        "directory_rows": contest.directory,
         "directory_limit": lambda: contest.producer("directory_limit"),
     }
 
 
-async def measure(stack: Stack, scale: Scale, only: set[str]) -> Rounds:
+async def measure(contest: Contest, only: set[str]) -> Rounds:
     """Every contender in turn, round by round; every second round in the opposite order."""
-    topics = await stack.topics(PREFIX, partitions=PARTITIONS)
-    made = messages(scale.events)
-    async with Producer(stack.kafka.bootstrap) as producer:
-        publisher = EventPublisher(producer, topics)
-        for start in range(0, len(made), FILL):
-            await publisher.publish(made[start : start + FILL])
-    print(f"{len(made)} events, {statistics.mean(len(each.value) for each in made):.0f} bytes each", flush=True)
-    del made
     found: Rounds = {}
-    contest = Contest(stack, topics, PREFIX, scale)
-    for number in range(scale.rounds):
+    for number in range(contest.scale.rounds):
         order = list(contenders(contest).items())
         for name, contend in order if number % 2 == 0 else order[::-1]:
             if only and name not in only:
@@ -68,6 +63,17 @@ async def measure(stack: Stack, scale: Scale, only: set[str]) -> Rounds:
     return found
 
 
+async def fill(stack: Stack, scale: Scale) -> tuple[Contest, float]:
+    """The topic that all consumers read, and the bytes of an event in it."""
+    topics = await stack.topics(PREFIX, partitions=PARTITIONS)
+    made = messages(scale.events)
+    async with Producer(stack.kafka.bootstrap) as producer:
+        publisher = EventPublisher(producer, topics)
+        for start in range(0, len(made), FILL):
+            await publisher.publish(made[start : start + FILL])
+    return Contest(stack, topics, PREFIX, scale), statistics.mean(len(each.value) for each in made)
+
+
 async def main() -> None:
     """Run, print, write."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
@@ -79,12 +85,21 @@ async def main() -> None:
     logging.basicConfig(level=logging.WARNING)
     scale = QUICK if given.quick else FULL
     scale = replace(scale, rounds=given.rounds or scale.rounds, events=given.events or scale.events)
-    began = time.monotonic()
+    only = {name for name in given.only.split(",") if name}
+    began, load_before = time.monotonic(), os.getloadavg()[0]
     async with running_stack() as stack:
-        found = await measure(stack, scale, {name for name in given.only.split(",") if name})
-    for name, rounds in found.items():
-        print(f"{name:16s} {statistics.median(each.per_second for each in rounds):9.0f}")
-    print(f"{time.monotonic() - began:.0f} s")
+        contest, event_bytes = await fill(stack, scale)
+        found = await measure(contest, only)
+        taken = None if only else await latency(contest)
+    seconds = time.monotonic() - began
+    if taken is None:
+        for name, rounds in found.items():
+            print(f"{name:16s} {report.median(rounds):9.0f}")
+    else:
+        run = report.Run(found, taken, event_bytes, scale.events, given.quick, load_before, seconds)
+        report.write(run)
+        print(report.page(run))
+    print(f"{seconds:.0f} s")
 
 
 if __name__ == "__main__":

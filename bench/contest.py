@@ -5,15 +5,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from bench.contender import Order, module, running
 from bench.flat import COUNT
-from bench.history import PARTITIONS
+from bench.history import PARTITIONS, records, write_csv
 from bench.stack import Stack
 from bench.watch import Measured, watch
-from schemas.topic import Topics
+from connectors.registry import specs
+from schemas.topic import Topics, sink_app_id
+from sinks.pool import close_pool, open_pool
+from tillstream.control.connector import create
 
+POLL_S = 0.1  # of the connector, where files are dropped into its folder
 COUNT_SINK = "SELECT coalesce(sum(next_offset), 0)::bigint FROM sink_offsets"
 
 
@@ -55,11 +60,11 @@ class Contest:
         """Sink workers of Tillstream in one consumer group."""
 
         async def joined() -> bool:
-            return await self.stack.members(f"{self.prefix}-sink") == workers
+            return await self.stack.members(sink_app_id(self.prefix)) == workers
 
         return await self._consumer(
             f"till_{workers}",
-            lambda order: [module("till_sink", order)] * workers,
+            lambda _: [worker("sink")] * workers,
             count=COUNT_SINK,
             is_warm=joined,
         )
@@ -83,6 +88,39 @@ class Contest:
                 most_s=self.scale.most_s,
             )
 
+    async def directory(self) -> Measured:
+        """One large file, dropped into the folder of a connector worker."""
+        prefix = self._fresh("directory")
+        made = await self.stack.topics(prefix, partitions=PARTITIONS)
+        folder = self.stack.home / prefix
+        folder.mkdir()
+        async with self.stack.database() as (dsn, _):
+            await create_connector(dsn, folder, poll_s=POLL_S)
+            whole = self.stack.home / f"{prefix}.csv"
+            write_csv(whole, records(self.scale.produced))
+            environment = self.environment(dsn, prefix)
+            log = self.stack.home / f"{prefix}.log"
+            async with running("directory", [worker("connector")], log=log, environment=environment) as contenders:
+                whole.rename(folder / whole.name)
+                return await watch(
+                    lambda: self.stack.end_offsets(made.events.name, PARTITIONS),
+                    contenders,
+                    self.stack.services,
+                    total=self.scale.produced,
+                    most_s=self.scale.most_s,
+                )
+
+    def environment(self, dsn: str, prefix: str) -> dict[str, str]:
+        """What a worker of an installation is told."""
+        return {
+            "TILL_HOME": str(self.stack.home / "workers" / prefix),
+            "TILL_KAFKA_BOOTSTRAP": self.stack.kafka.bootstrap,
+            "TILL_POSTGRES_DSN": dsn,
+            "TILL_TOPIC_PREFIX": prefix,
+            "TILL_TOPIC_PARTITIONS": str(PARTITIONS),
+            "TILL_LOG_LEVEL": "warning",
+        }
+
     async def _consumer(
         self,
         name: str,
@@ -104,7 +142,8 @@ class Contest:
                 connections=connections,
                 path=str(self.stack.home / group),
             )
-            async with running(name, commands(order), log=self.stack.home / f"{group}.log") as contenders:
+            log, environment = self.stack.home / f"{group}.log", self.environment(dsn, self.prefix)
+            async with running(name, commands(order), log=log, environment=environment) as contenders:
                 return await watch(
                     lambda: _counted(looking, count),
                     contenders,
@@ -123,6 +162,14 @@ async def _counted(looking: Any, statement: str) -> int:
     return int(await looking.fetchval(statement))
 
 
-def till(*arguments: str) -> list[str]:
-    """A command of Tillstream's own."""
-    return [sys.executable, "-m", "tillstream.cli", *arguments]
+def worker(role: str) -> list[str]:
+    """The command of one worker."""
+    return [sys.executable, "-m", "tillstream", "worker", role]
+
+
+async def create_connector(dsn: str, folder: Path, *, poll_s: float) -> None:
+    """A directory connector that takes what was renamed into the folder at its next look."""
+    pool = await open_pool(dsn, size=1)
+    configuration = {"directory": str(folder), "poll_s": poll_s, "rest_s": 0}
+    await create(pool, name="acme", spec=specs()["directory"], configuration=configuration)
+    await close_pool(pool)

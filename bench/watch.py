@@ -1,9 +1,9 @@
 """
 The instrument: how fast a count grows, seen from outside the contender.
 
-The count is the database's or the broker's: rows committed, offsets reached. The clock runs from the first look at which
-the warm-up is over to the look that sees the last event, or to the end of the time allowed. CPU seconds are read at these
-two moments, so that the page can say who was busy, and how much of the machine others took.
+The count is the database's or the broker's: rows committed, offsets reached. The clock runs from the first look at
+which the warm-up is over to the look that sees the last event, or to the end of the time allowed. CPU seconds are
+read at these two moments, so that the page can say who was busy, and how much of the machine others took.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import time
@@ -39,7 +40,7 @@ async def main(order: Order) -> None:
         ("till-connector", str(CONNECTOR.id).encode()),
         ("till-version", b"1.0"),
     )
-    pending = []
+    pending: list[asyncio.Future[object]] = []
     for start in range(0, len(lines), BATCH):
         batches = {partition: producer.create_batch() for partition in range(PARTITIONS)}
         now_ms = int(time.time() * 1_000)
