@@ -220,7 +220,7 @@ class EmbeddedPostgres(Service):
         """Make the data directory beside its place and move it there whole: an interrupted attempt leaves nothing."""
         staging = Path(tempfile.mkdtemp(prefix="new-", dir=self.directory))
         # initdb wants a user with a name; the server does not, and gets the data afterwards.
-        identity = _named_user() if self._identity is not None else None
+        identity = _named_user(self._identity)
         try:
             password = staging / "password"
             _write_secret(password, self._password())
@@ -342,8 +342,15 @@ def _copy_wheel(place: Path) -> Path:
     return copied
 
 
-def _named_user() -> Identity:
-    """A user other than root that the system knows by name."""
+def _named_user(server: Identity | None) -> Identity | None:
+    """The user for initdb, which refuses root and users without a name; None for ourselves."""
+    if server is None:
+        try:
+            pwd.getpwuid(os.geteuid())
+        except KeyError as exc:
+            hint = "add the user to /etc/passwd, or set TILL_POSTGRES_DSN to a server"
+            raise StackError(f"PostgreSQL's initdb refuses user {os.geteuid()}, who has no name", hint=hint) from exc
+        return None
     known = {entry.pw_name: entry for entry in pwd.getpwall() if entry.pw_uid != ROOT_UID}
     if not known:
         hint = "add one: useradd till"
