@@ -1,8 +1,8 @@
 """
 Files dropped into a local folder: CSV, JSON, JSON lines (seed 000's tutorial connector, made to last).
 
-A file is read when it is at rest. Its identity is its content: the same bytes are read once, under whatever name, and new
-content under a known name is a new revision. Files stay where they are.
+A file is read when it is at rest. Its identity is its content: the same bytes are read once, under whatever name, and
+new content under a known name is a new revision. Files stay where they are.
 """
 
 from __future__ import annotations
@@ -242,7 +242,7 @@ SPEC = SourceSpec(
 
 
 async def _whole(file: Content, ref: FileRef, task: Task, exc: RecordRejected) -> Rejection:
-    """The rejection of a file that cannot be read at all: with all of it, or its head if it is too large for a letter."""
+    """The rejection of a file that cannot be read at all, with all of it, or its head if it is too large."""
     head = await file.block(0, KEPT_HEAD)
     if len(head) == ref.size_bytes:
         return Rejection(WHOLE_OBJECT, exc.code, str(exc), head, 1)

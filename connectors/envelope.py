@@ -1,8 +1,8 @@
 """
 From a source's records to messages, and from its rejections to dead letters.
 
-`Envelope.event` is the definition of what an event says; `Envelope.message` encodes the same a few times faster, because
-every row of every file passes here. A property test holds the two equal through `schemas.codec.decode_event`.
+`Envelope.event` is the definition of what an event says; `Envelope.message` encodes the same a few times faster,
+because every row of every file passes here. A property test holds the two equal through `schemas.codec.decode_event`.
 Nothing here reads a clock: the same record of the same object gives the same bytes within a run.
 """
 
@@ -84,9 +84,6 @@ class Envelope:
             "connector": connector.name,
             "run_id": str(run_id),
             "source_object": task.source_object,
-            "path": task.path,
-            "revision_at": revision_at,
-            "revision_seq": 0,
         }
         self._constant_headers = (
             (codec.HEADER_RUN, str(run_id).encode()),
@@ -146,7 +143,14 @@ class Envelope:
                     "effective_at": effective_at,
                     "raw": raw,
                 },
-                "lineage": {**self._lineage, "position": position, "line": line},
+                "lineage": {
+                    **self._lineage,
+                    "position": position,
+                    "path": self._task.path,
+                    "line": line,
+                    "revision_at": self._revision_at,
+                    "revision_seq": 0,
+                },
             },
             option=orjson.OPT_UTC_Z,
         )
@@ -157,7 +161,7 @@ class Envelope:
         return Message(key.encode(), value, ((codec.HEADER_EVENT, event_id.encode()), *self._constant_headers))
 
     def letter(self, event_id: str, rejection: Rejection, failed_at: datetime) -> DeadLetter:
-        """The dead letter of a record that could not become an event. Its id and its event's depend on its place alone."""
+        """The dead letter of a record that could not become an event. Its ids depend on the record's place alone."""
         fields = payload(rejection.raw, limit_bytes=LETTER_MAX_BYTES)
         if rejection.size_bytes is not None:
             fields |= {"size_bytes": rejection.size_bytes, "sha256": rejection.sha256, "truncated": True}

@@ -16,7 +16,7 @@ _bound: ContextVar[Mapping[str, object]] = ContextVar("facts", default=MappingPr
 
 @contextmanager
 def bound(**facts: object) -> Iterator[None]:
-    """Add facts to every line that `extra` serves inside the block, and in tasks started there. `a_b` is logged as `a-b`."""
+    """Add facts to every line that `extra` serves inside, also in tasks started there; `a_b` shows as `a-b`."""
     token = _bound.set({**_bound.get(), **_spelled(facts)})
     try:
         yield

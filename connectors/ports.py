@@ -1,4 +1,4 @@
-"""What the runner needs from the world, as protocols. `streams/` and `tillstream/` implement them; `wiring.py` joins them."""
+"""What the runner needs from the world, as protocols that `streams/` and `tillstream/` implement."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ class Publisher(Protocol):
         Return once the broker acknowledged every message (`acks=all`), in order within a key.
 
         Raises:
-            BrokerUnavailable: retry; some of the messages may be in the log. RecordRejected: `too_large`; nothing was sent.
+            BrokerUnavailable: retry; some of the messages may be in the log.
+            RecordRejected: `too_large`; nothing was sent.
         """
         ...
 
@@ -46,7 +47,7 @@ class DeadLetters(Protocol):
 
 
 class CheckpointStore(Protocol):
-    """Where tasks stand. Fed through the state topic; reading it shows what was applied at or before the last `save`."""
+    """Where tasks stand. Fed through the state topic; `load` shows what was saved before it."""
 
     async def load(self, connector_id: UUID) -> Mapping[str, Checkpoint]:
         """The newest checkpoint of every task of the connector, by task key."""

@@ -4,7 +4,7 @@ One record's fields → what it says about a payment, under the names of seed 00
     reference, type, status, asset, initialAmount | amount, createdAt | effectiveAt | date, scheme, parentReference, raw
 
 in camelCase, snake_case or any other case. Nothing is guessed and nothing rounded: a field that does not follow its
-grammar rejects the record with a reason. Texts must already be free of U+0000 and lone surrogates (`clean` refuses them).
+grammar rejects the record with a reason. Texts must be free of U+0000 and lone surrogates, which `clean` refuses.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from enum import StrEnum
+from operator import itemgetter
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -85,7 +86,7 @@ STATUSES = {
     "disputed": Status.DISPUTE,
 }
 _DELTAS = frozenset(status for status, meaning in MEANINGS.items() if meaning.kind is Kind.DELTA)
-_STATES_THE_WHOLE = frozenset(status for status, meaning in MEANINGS.items() if meaning.kind is Kind.SNAPSHOT)
+_SNAPSHOTS = frozenset(status for status, meaning in MEANINGS.items() if meaning.kind is Kind.SNAPSHOT)
 
 FIELDS = (
     "reference",
@@ -102,6 +103,7 @@ FIELDS = (
     "raw",
 )
 _REQUIRED = ("reference", "type", "status", "asset")
+_RAW = FIELDS.index("raw")
 _SPELLED = {name.replace("_", ""): index for index, name in enumerate(FIELDS)}
 
 
@@ -167,7 +169,7 @@ class RecordReader:
 
     def raw_key(self, shape: tuple[str, ...]) -> str:
         """The name under which objects of this shape have their raw text."""
-        place = resolve(shape, self._rules.columns)[FIELDS.index("raw")]
+        place = resolve(shape, self._rules.columns)[_RAW]
         return "raw" if place is None else shape[place]
 
     def row_reader(self, header: Sequence[str]) -> Callable[[Sequence[str]], PaymentFacts]:
@@ -175,52 +177,24 @@ class RecordReader:
         A function from a row, as long as `header`, to its facts. Empty cells are absent fields.
 
         Raises:
-            RecordRejected: `duplicate_column`, `missing_column`. The function raises RecordRejected with the row's reason.
+            RecordRejected: `duplicate_column`, `missing_column`. The function: RecordRejected, with the row's reason.
         """
         places = resolve(header, self._rules.columns)
         absent = missing(places)
         if absent:
-            raise RecordRejected(
-                "missing_column", f"the header has no {', '.join(absent)}", hint="see the field `columns`"
-            )
-        blank = len(header)  # one cell is added to each row, and absent columns read it
-        (
-            i_reference,
-            i_type,
-            i_status,
-            i_asset,
-            i_initial,
-            i_amount,
-            i_effective,
-            i_created,
-            i_date,
-            i_scheme,
-            i_parent,
-            i_raw,
-        ) = (blank if place is None else place for place in places)
+            raise RecordRejected("missing_column", f"the header has no {', '.join(absent)}")
+        blank = len(header)  # one empty cell is added to each row, and absent columns read it
+        pick = itemgetter(*(blank if place is None else place for place in places))
         facts = self._facts
 
         def read(row: Sequence[str]) -> PaymentFacts:
-            cells = [*row, ""]
-            return facts(
-                cells[i_reference],
-                cells[i_type],
-                cells[i_status],
-                cells[i_asset],
-                cells[i_initial],
-                cells[i_amount],
-                cells[i_effective] or cells[i_created] or cells[i_date],
-                cells[i_scheme],
-                cells[i_parent],
-                cells[i_raw] or None,
-            )
+            return facts(pick((*row, "")))
 
         return read
 
     def of_object(self, record: Mapping[str, object], raw_text: Callable[[], str | None]) -> PaymentFacts:
         """
-        The facts of a JSON object. `null` is an absent field; `raw_text` is asked for the exact text of a `raw` that is no
-        string.
+        The facts of a JSON object. `null` is absence; `raw_text` gives the exact text of a `raw` that is no string.
 
         Raises:
             RecordRejected: with the record's reason.
@@ -231,28 +205,15 @@ class RecordReader:
             keys = [None if place is None else shape[place] for place in resolve(shape, self._rules.columns)]
             if len(self._shapes) < 1_000:  # a hostile file may give every object keys of its own
                 self._shapes[shape] = keys
-        got = [None if key is None else record[key] for key in keys]
-        raw = got[11]
+        fields = [None if key is None else record[key] for key in keys]
+        raw = fields[_RAW]
         if raw is not None and not isinstance(raw, str):
-            raw = raw_text()
-        reference, type_, status, asset, initial, amount, effective, created, date, scheme, parent, _ = got
-        return self._facts(
-            reference, type_, status, asset, initial, amount, effective or created or date, scheme, parent, raw
-        )
+            fields[_RAW] = raw_text()
+        return self._facts(fields)
 
-    def _facts(
-        self,
-        reference: object,
-        type_: object,
-        status: object,
-        asset: object,
-        initial: object,
-        amount: object,
-        at: object,
-        scheme: object,
-        parent: object,
-        raw: str | None,
-    ) -> PaymentFacts:
+    def _facts(self, fields: Sequence[object]) -> PaymentFacts:
+        """Judge the values of `FIELDS`, in that order; None and the empty text are absence."""
+        reference, type_, status, asset, initial, amount, effective, created, date, scheme, parent, raw = fields
         if type(reference) is not str or not reference or len(reference) > MAX_REFERENCE:
             reference = _reference(reference, "reference")
         try:
@@ -265,29 +226,21 @@ class RecordReader:
             parent = None
         elif type(parent) is not str or len(parent) > MAX_REFERENCE:
             parent = _reference(parent, "parentReference")
-        if known_status in _STATES_THE_WHOLE:
-            stated = amount if initial is None or initial == "" else initial
-        else:
-            stated = initial if amount is None or amount == "" else amount
-        minor = self._amount(stated, known_asset)
+        first, second = (initial, amount) if known_status in _SNAPSHOTS else (amount, initial)
+        minor = self._amount(second if first is None or first == "" else first, known_asset)
         if known_status in _DELTAS:
-            if parent is None or parent == reference:
-                raise RecordRejected(
-                    "missing_reference",
-                    f"a record of status {known_status} needs a reference of its own beside its payment's",
-                )
-            if minor < 0:
-                raise RecordRejected(
-                    "invalid_amount", f"a record of status {known_status} states a magnitude, without a sign"
-                )
+            _check_delta(known_status, reference, parent, minor)
         if scheme is None:
             scheme = ""
         elif type(scheme) is not str or len(scheme) > MAX_SCHEME:
             raise RecordRejected("invalid_scheme", f"scheme is not a text of at most {MAX_SCHEME} characters")
-        if raw is not None and len(raw) > MAX_RAW:
-            raise RecordRejected("raw_too_large", f"raw has {len(raw)} characters, at most {MAX_RAW} fit an event")
-        effective_at = self._instant(at) if at else None
-        return PaymentFacts(reference, parent, known_type, known_status, minor, known_asset, scheme, effective_at, raw)
+        if not raw:
+            raw = None
+        elif type(raw) is not str or len(raw) > MAX_RAW:
+            raise RecordRejected("raw_too_large", f"raw has more than {MAX_RAW} characters, which no event can hold")
+        at = effective or created or date
+        instant = self._instant(at) if at else None
+        return PaymentFacts(reference, parent, known_type, known_status, minor, known_asset, scheme, instant, raw)
 
     def _type(self, value: object) -> PaymentType:
         found = TYPES.get(_squeezed(value)) if isinstance(value, str) else None
@@ -333,7 +286,7 @@ class RecordReader:
         if value.startswith("0001-01-01T00:00:00"):
             return None  # Go's zero time: seed 000 spells an absent date so
         try:
-            at = datetime.fromisoformat(value)
+            at = datetime.fromisoformat(value.upper())
             if at.tzinfo is None:
                 if self._zone is None:
                     raise RecordRejected(
@@ -347,7 +300,7 @@ class RecordReader:
 
 # RFC 3339 with a space or `t` allowed for `T`; seconds may be missing, a zone too (then the connector's holds).
 _INSTANT = re.compile(
-    r"\d{4}-\d{2}-\d{2}(?:[Tt ]\d{2}:\d{2}(?::\d{2}(?:[.,]\d{1,9})?)?(?: ?(?:[Zz]|[+-]\d{2}:?\d{2}))?)?", re.ASCII
+    r"\d{4}-\d{2}-\d{2}(?:[Tt ]\d{2}:\d{2}(?::\d{2}(?:[.,]\d{1,9})?)?(?:[Zz]|[+-]\d{2}:?\d{2})?)?", re.ASCII
 )
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -363,6 +316,13 @@ def clean(text: str) -> None:
         raise RecordRejected("nul_character", "the record holds U+0000, which PostgreSQL cannot store")
     if _SURROGATE.search(text):
         raise RecordRejected("invalid_encoding", "the record is not valid in its encoding")
+
+
+def _check_delta(status: Status, reference: str, parent: str | None, minor: int) -> None:
+    if parent is None or parent == reference:
+        raise RecordRejected("missing_reference", f"a {status} needs a reference of its own beside its payment's")
+    if minor < 0:
+        raise RecordRejected("invalid_amount", f"a {status} states a magnitude; its sign is in the status")
 
 
 def _reference(value: object, name: str) -> str:

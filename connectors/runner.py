@@ -153,7 +153,7 @@ class Runner:
         self._poll.set()
 
     def tasks(self) -> list[TaskView]:
-        """The listing's task, then the ended (the last thousand), running and pending ones, in the order of their finding."""
+        """The listing's task, then the last thousand that ended, the running and the pending ones, oldest first."""
         provider = self.connector.provider
         status = {State.PAUSED: TaskStatus.FAILED, State.STOPPED: TaskStatus.STOPPED}.get(
             self._state, TaskStatus.ACTIVE

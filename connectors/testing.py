@@ -87,7 +87,7 @@ class Crashed(BaseException):
 
 class Faults:
     """
-    Where the ports of one process fail. Each call passes two points, `<name>` before its effect and `<name>:done` after.
+    Where the ports of one process fail. A call passes two points, `<name>` before its effect and `<name>:done` after.
 
     `publish` has a third between them, `publish:half`, after which half of the messages are in the log.
     """

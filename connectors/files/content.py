@@ -104,7 +104,7 @@ async def opened(folder: str, name: str, *, shown: str, threads: Threads) -> Asy
 
 
 def open_regular(folder: str, name: str) -> tuple[int, os.stat_result]:
-    """A descriptor of the regular file `name` of `folder`, and its status. Raises OSError: any other kind of file too."""
+    """A descriptor of the regular file `name` of `folder`, and its status. Raises OSError, also for any other kind."""
     root = os.open(folder, _OPEN_FOLDER)
     try:
         descriptor = os.open(name, _OPEN, dir_fd=root)

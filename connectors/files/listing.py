@@ -140,7 +140,7 @@ class Folder:
         """
         Each file with its content's hash, in the order given. None says that hashing goes on.
 
-        A file that cannot be read is passed over with its problem; one that changes meanwhile waits for the next listing.
+        A file that cannot be read is passed over with its problem; one that changes meanwhile waits for the next one.
         """
         for page in _pages(entries, self._is_hashed):
             if len(page) == 1 and page[0].size_bytes > _HASH_PAGE_BYTES:

@@ -23,6 +23,7 @@ MAX_DEPTH = 64  # brackets in brackets; payments need five
 _KEY = re.compile(r'"\s*:')
 _FLAT = re.compile(r'\{(?:[^{}\[\]"]++|"(?:[^"\\]++|\\.)*+")*+\}', re.DOTALL)
 _TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"|[{}\[\],"]', re.DOTALL)
+_BLANK = " \t\r\n"
 _SPACE = re.compile(r"[ \t\r\n]*")
 _SPACE_AND_COMMAS = re.compile(r"[ \t\r\n,]*")
 
@@ -89,8 +90,8 @@ def _shallow(text: str) -> None:
         return
     depth = 0
     for match in _TOKEN.finditer(text):
-        token = match.group()
-        depth += (token in "{[") - (token in "}]")
+        found = match.group()
+        depth += (found in ("{", "[")) - (found in ("}", "]"))
         if depth > MAX_DEPTH:
             raise RecordRejected("too_deep", f"more than {MAX_DEPTH} brackets stand in one another")
 
@@ -150,35 +151,24 @@ class _JsonParser(Parser):
     def _raw_text(self, record: Mapping[str, object], text: str) -> str | None:
         return member_text(text, self._reader.raw_key(tuple(record)))
 
-    def _advance(self, text: str) -> None:
-        self.offset += self.codec.size_of(text)
-        self.line += text.count("\n")
-
 
 class JsonLinesParser(_JsonParser):
     """One object a line; blank lines are nothing."""
 
     format = "jsonl"
 
-    def _consume(self, text: str, final: bool) -> Iterator[Parsed]:
-        if self._passing is not None:
-            end = text.find("\n") + 1
-            gone = text[:end] if end else text
-            self._passing.add(self.codec.bytes_of(gone))
-            self._advance(gone)
-            if end or final:
-                self._passed_over()
-            text = text[len(gone) :]
+    def _consume(self, text: str, *, final: bool) -> Iterator[Parsed]:
+        text = self._pass_line(text, final=final)
         cut = len(text) if final else text.rfind("\n") + 1
         body, self._carry = text[:cut], text[cut:]
         begun = at = 0
         line = self.line
         while at < len(body):
-            end = body.find("\n", at)
-            end = len(body) if end < 0 else end
-            record = body[at:end].strip(" \t\r")
+            newline = body.find("\n", at)
+            end = len(body) if newline < 0 else newline
+            record = body[at:end].strip(_BLANK)
             if record:
-                self._object(record, line, cut=end == len(body))
+                self._object(record, line, cut=newline < 0)
             line += 1
             at = end + 1
             if self._is_full:
@@ -187,9 +177,8 @@ class JsonLinesParser(_JsonParser):
                 yield self._flush()
         self._advance(body[begun:])
         if len(self._carry) > MAX_RECORD:
-            self._pass_over("record_too_large").add(self.codec.bytes_of(self._carry))
-            self._advance(self._carry)
-            self._carry = ""
+            self._begin_passing("record_too_large")
+            self._carry = self._pass_line(self._carry, final=False)
 
 
 class JsonParser(_JsonParser):
@@ -205,26 +194,28 @@ class JsonParser(_JsonParser):
         """As every parser's, and whether it is inside an array."""
         return {**super().place(), "mode": self._mode}
 
-    def _consume(self, text: str, final: bool) -> Iterator[Parsed]:
+    def _consume(self, text: str, *, final: bool) -> Iterator[Parsed]:
         if self._passing is not None:
-            self._pass_rest(text, final)
+            self._pass(text, through=final)
             return
-        begun = at = 0
+        begun = at = counted = 0
+        line = self.line
         while True:
             at = self._to_record(text, at)
             if at == len(text):
                 break
             if self._mode == "end":
                 self._advance(text[begun:at])
-                self._pass_over("trailing_data")
+                self._begin_passing("trailing_data")
                 self._carry = ""
-                self._pass_rest(text[at:], final)
+                self._pass(text[at:], through=final)
                 return
             end, complete = self._end_of_record(text, at)
             if not complete and not final:
                 break
-            line = self.line + text.count("\n", begun, at)
-            self._object(text[at:end].rstrip(" \t\r\n"), line, cut=not complete)
+            line += text.count("\n", counted, at)
+            counted = at
+            self._object(text[at:end].rstrip(_BLANK), line, cut=not complete)
             at = end
             if self._is_full:
                 self._advance(text[begun:at])
@@ -236,17 +227,10 @@ class JsonParser(_JsonParser):
             self._reject("truncated", "the array is not closed", b"")
             self._mode = "end"
         if len(self._carry) > MAX_RECORD:
-            self._pass_over("record_too_large")
+            # Where a record has no end in sight, the file's rest is one rejection.
+            self._begin_passing("record_too_large")
             rest, self._carry = self._carry, ""
-            self._pass_rest(rest, final)
-
-    def _pass_rest(self, text: str, final: bool) -> None:
-        """Where a record without visible end began, the file's rest is one rejection."""
-        assert self._passing is not None, "nothing is passed over"  # noqa: S101
-        self._passing.add(self.codec.bytes_of(text))
-        self._advance(text)
-        if final:
-            self._passed_over()
+            self._pass(rest, through=final)
 
     def _to_record(self, text: str, at: int) -> int:
         """Where the next record begins, past what stands between records."""
@@ -280,17 +264,17 @@ class JsonParser(_JsonParser):
             return (len(text), False) if newline < 0 else (newline, True)
         depth = 0
         for match in _TOKEN.finditer(text, at):
-            token = match.group()
-            if token in ("{", "["):
+            found = match.group()
+            if found in ("{", "["):
                 depth += 1
-            elif token == '"':
+            elif found == '"':
                 return len(text), False  # a string that does not end here
-            elif token in ("}", "]"):
+            elif found in ("}", "]"):
                 if array and depth == 0:
                     return match.start(), True
                 depth -= 1
                 if not array and depth == 0:
                     return match.end(), True
-            elif token == "," and array and depth == 0:
+            elif found == "," and array and depth == 0:
                 return match.start(), True
         return len(text), False

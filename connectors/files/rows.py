@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from connectors.files.text import Codec, Encoding, detect
-from connectors.record import PaymentFacts, RecordReader, clean
+from connectors.record import PaymentFacts, RecordReader
 from connectors.source import Rejection, SourceRecord
 from schemas.errors import RecordRejected
 from schemas.payment import MAX_RAW
@@ -68,6 +68,7 @@ class Parser(ABC):
         self._codec: Codec | None = None
         self._head = b""
         self._carry = ""
+        self._fresh: list[str] = []
         self._passing: TooLarge | None = None
         self._records: list[SourceRecord] = []
         self._rejections: list[Rejection] = []
@@ -99,15 +100,20 @@ class Parser(ABC):
             self._use(codec)
             self.offset += mark
             block = block[mark:]
-        text, dangling = self._decode(block, final)
-        yield from self._consume(self._carry + text, final)
+        text, dangling = self._decode(block, final=final)
+        self._fresh.append(text)
+        if not final and sum(map(len, self._fresh)) < len(self._carry):
+            return  # a record of many blocks is tried again only when it has doubled
+        text = "".join([self._carry, *self._fresh])
+        self._fresh.clear()
+        yield from self._consume(text, final=final)
         if dangling:
             self._reject("truncated", "the file ends in the middle of a character", dangling)
         if self._records or self._rejections:
             yield self._flush()
 
     @abstractmethod
-    def _consume(self, text: str, final: bool) -> Iterator[Parsed]:
+    def _consume(self, text: str, *, final: bool) -> Iterator[Parsed]:
         """Parse `text`, which begins at `offset`; what is incomplete goes to `_carry`."""
 
     def _use(self, codec: Codec) -> None:
@@ -120,7 +126,7 @@ class Parser(ABC):
         assert self._codec is not None, "nothing was fed yet"  # noqa: S101
         return self._codec
 
-    def _decode(self, block: bytes, final: bool) -> tuple[str, bytes]:
+    def _decode(self, block: bytes, *, final: bool) -> tuple[str, bytes]:
         try:
             return self._decoder.decode(block, final), b""
         except UnicodeDecodeError:  # only UTF-16 with half a character at its end: everything else is escaped
@@ -137,17 +143,35 @@ class Parser(ABC):
         self._rejections.append(Rejection(f"row {self.row}", reason, message, raw, line or self.line))
         self._raw_bytes += len(raw)
 
-    def _pass_over(self, reason: str) -> TooLarge:
-        self._passing = TooLarge(reason, self.line)
-        return self._passing
+    def _advance(self, text: str) -> None:
+        """`text` has been dealt with."""
+        self.offset += self.codec.size_of(text)
+        self.line += text.count("\n")
 
-    def _passed_over(self) -> None:
+    def _begin_passing(self, reason: str) -> None:
+        """Here begins a record too large to hold."""
+        self._passing = TooLarge(reason, self.line)
+
+    def _pass_line(self, text: str, *, final: bool) -> str:
+        """Where a line is too large, go on passing over it; the text after it."""
+        if self._passing is None:
+            return text
+        end = text.find("\n") + 1
+        gone = text[:end] if end else text
+        self._pass(gone, through=final or end > 0)
+        return text[len(gone) :]
+
+    def _pass(self, text: str, *, through: bool) -> None:
+        """Pass over some more of a record; `through` is its end."""
         assert self._passing is not None, "nothing is passed over"  # noqa: S101
-        self.row += 1
-        rejection = self._passing.rejection(f"row {self.row}")
-        self._rejections.append(rejection)
-        self._raw_bytes += len(rejection.raw)
-        self._passing = None
+        self._passing.add(self.codec.bytes_of(text))
+        self._advance(text)
+        if through:
+            self.row += 1
+            rejection = self._passing.rejection(f"row {self.row}")
+            self._rejections.append(rejection)
+            self._raw_bytes += len(rejection.raw)
+            self._passing = None
 
     @property
     def _is_full(self) -> bool:
@@ -169,6 +193,3 @@ def with_raw(facts: PaymentFacts, text: str) -> PaymentFacts:
     if len(text) > MAX_RAW:
         raise RecordRejected("raw_too_large", f"the record has {len(text)} characters, at most {MAX_RAW} fit an event")
     return facts._replace(raw=text)
-
-
-__all__ = ["BATCH_ROWS", "KEPT_HEAD", "MAX_RECORD", "Parsed", "Parser", "TooLarge", "clean", "with_raw"]
