@@ -157,25 +157,27 @@ class _Worker:
                 return made
         return None
 
-    async def pool(self, session: Mapping[str, str]) -> Pool | None:
-        """A pool on the migrated database, once it is there. `session` are settings of its connections."""
+    async def pool(self, session: Mapping[str, str] = NO_SETTINGS) -> Pool:
+        """
+        A pool on the migrated database. `session` are settings of its connections.
 
-        async def make() -> Pool:
-            postgres = self.settings.postgres
-            pool = await open_pool(
-                postgres.dsn.get_secret_value(),
-                size=postgres.pool_size,
-                application=f"till-{self.role}",
-                settings=session,
-            )
-            try:
-                await _migrated(pool)
-            except BaseException:
-                await close_pool(pool)
-                raise
-            return pool
-
-        return await self.eventually(POSTGRES, make)
+        Raises:
+            SinkError: it does not answer, or is not migrated.
+        """
+        postgres = self.settings.postgres
+        pool = await open_pool(
+            postgres.dsn.get_secret_value(),
+            size=postgres.pool_size,
+            timeouts=timeouts_of(self.settings),
+            application=f"till-{self.role}",
+            settings=session,
+        )
+        try:
+            await _migrated(pool)
+        except BaseException:
+            await close_pool(pool)
+            raise
+        return pool
 
     async def topics_are_there(self, producer: Producer) -> bool:
         """Wait until every topic is there with the partitions that the settings say; False if we have to end before."""
@@ -215,7 +217,7 @@ async def _migrated(pool: Pool) -> None:
 async def _sink(worker: _Worker) -> int:
     settings = worker.settings
     async with _opened(worker, session=PLANNER) as (pool, producer):
-        if pool is None or not await worker.topics_are_there(producer):
+        if pool is None:
             return EXIT_CLEAN
         sink = PostgresSink(pool, timeouts=timeouts_of(settings))
         ingest = Ingest(sink, LetterPublisher(producer, worker.topics), worker.meter)
@@ -233,7 +235,7 @@ async def _sink(worker: _Worker) -> int:
 async def _connector(worker: _Worker) -> int:
     settings = worker.settings
     async with _opened(worker) as (pool, producer):
-        if pool is None or not await worker.topics_are_there(producer):
+        if pool is None:
             return EXIT_CLEAN
         app = make_app(connectors_app_id(settings.topic.prefix), worker.app_settings(), meter=worker.meter)
         state = ConnectorState(app, worker.topics, producer, CheckpointMirror(pool), worker.meter)
@@ -260,8 +262,8 @@ async def _connector(worker: _Worker) -> int:
 
 
 async def _letters(worker: _Worker) -> int:
-    async with _opened(worker) as (pool, producer):
-        if pool is None or not await worker.topics_are_there(producer):
+    async with _opened(worker) as (pool, _):
+        if pool is None:
             return EXIT_CLEAN
         app = make_app(letters_app_id(worker.settings.topic.prefix), worker.app_settings(), meter=worker.meter)
         letter_agent.register(app, worker.topics, LetterTable(pool))
@@ -271,11 +273,9 @@ async def _letters(worker: _Worker) -> int:
 
 async def _monitor(worker: _Worker) -> int:
     settings = worker.settings
-    async with _opened(worker) as (pool, _), LagProbe(settings.kafka.bootstrap) as probe:
-        if pool is None:
-            return EXIT_CLEAN
+    async with LagProbe(settings.kafka.bootstrap) as probe:
         monitor = Monitor(
-            pool=pool,
+            open_pool=worker.pool,
             probe=probe,
             settings=settings.monitor,
             watched=watched_groups(settings),
@@ -284,11 +284,24 @@ async def _monitor(worker: _Worker) -> int:
             meter=worker.meter,
             health=worker.health,
         )
-        while not worker.stop.requested:
-            await monitor.sweep()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(worker.stop.wait(), settings.monitor.interval_s)
+        async with monitor:
+            while not worker.stop.requested:
+                await _or_stop(asyncio.create_task(monitor.sweep()), worker.stop)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(worker.stop.wait(), settings.monitor.interval_s)
     return EXIT_CLEAN
+
+
+async def _or_stop(task: asyncio.Task[None], stop: Stop) -> None:
+    """Wait for the task, or give it up when the process has to end."""
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if task.done():
+        task.result()
+    else:
+        task.cancel()
+        await asyncio.wait({task}, timeout=_LOOK_S)
 
 
 def watched_groups(settings: Settings) -> dict[str, str]:
@@ -305,11 +318,13 @@ def watched_groups(settings: Settings) -> dict[str, str]:
 async def _opened(
     worker: _Worker, *, session: Mapping[str, str] = NO_SETTINGS
 ) -> AsyncIterator[tuple[Pool | None, Producer]]:
-    """The database, once it is there (None: the process has to end), and a producer, which needs no broker to open."""
+    """The database and a producer, once database and topics are there; no database: the process has to end before."""
     async with Producer(worker.settings.kafka.bootstrap, meter=worker.meter) as producer:
-        pool = await worker.pool(session)
+        pool, topics_are_there = await asyncio.gather(
+            worker.eventually(POSTGRES, lambda: worker.pool(session)), worker.topics_are_there(producer)
+        )
         try:
-            yield pool, producer
+            yield pool if topics_are_there else None, producer
         finally:
             if pool is not None:
                 await close_pool(pool)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shlex
 import shutil
 import signal
@@ -61,7 +62,8 @@ async def _shown(loaded: Loaded, samples: Path | None, started_s: float, output:
         sys.stdout.flush()
         if not once:
             note("\nthe stack stays up; Ctrl-C stops it")
-            await asyncio.Event().wait()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
         note("stopping")
     return shown.counts.balanced
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ from uuid import UUID
 
 from schemas import metric
 from schemas.errors import TillError
-from sinks.pool import Connection, Pool, connection
+from sinks.pool import Connection, Pool, close_pool, connection
 from streams.lag import LagProbe, PartitionLag
 from tillstream.config import MonitorSettings
 from tillstream.control import letter, run, worker
@@ -36,7 +36,7 @@ KAFKA, POSTGRES = "kafka", "postgres"
 class Monitor:
     """One monitor. `watched` names the topic of each consumer group; `workers` is where workers announce themselves."""
 
-    pool: Pool
+    open_pool: Callable[[], Awaitable[Pool]]
     probe: LagProbe
     settings: MonitorSettings
     watched: Mapping[str, str]
@@ -44,8 +44,16 @@ class Monitor:
     workers: Path
     meter: PrometheusMeter
     health: Health
+    pool: Pool | None = None
     _answering_since_s: float | None = None
     _overdue: dict[UUID, str] = field(default_factory=dict)
+
+    async def __aenter__(self) -> Monitor:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        if self.pool is not None:
+            await close_pool(self.pool)
 
     async def sweep(self) -> None:
         """Measure everything once. What cannot be measured is told as unmeasured; nothing raises but bugs."""
@@ -55,6 +63,7 @@ class Monitor:
         problems += [view.problem for view in views if view.problem]
         complete = not self.health.reasons()
         try:
+            self.pool = self.pool or await self.open_pool()
             async with connection(self.pool) as held:
                 now = time.monotonic()
                 self._answering_since_s = now if self._answering_since_s is None else self._answering_since_s

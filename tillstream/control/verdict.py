@@ -134,14 +134,15 @@ def judge_connector(seen: Observed, *, heartbeat_timeout_s: float) -> tuple[Heal
     """Its state, and the cause in words; the nearest cause comes first."""
     if seen.paused:
         return HealthState.PAUSED, "paused by an operator"
-    if seen.report_age_s is None or seen.report_age_s > heartbeat_timeout_s:
-        age = "ever" if seen.report_age_s is None else f"for {seen.report_age_s:.0f} s"
-        causes = [f"no connector worker has reported it {age}" if age == "ever" else f"its worker is silent {age}"]
-        return HealthState.DOWN, "; ".join([*causes, *seen.pipeline])
+    causes = [*seen.pipeline, *filter(None, [seen.overdue, seen.last_run_failed])]
+    if seen.report_age_s is None:
+        return HealthState.DOWN, "; ".join(["no connector worker has reported it ever", *causes])
+    if seen.report_age_s > heartbeat_timeout_s:
+        return HealthState.DOWN, "; ".join([f"its worker is silent for {seen.report_age_s:.0f} s", *causes])
+    own = _text(seen.worker_problem, seen.worker_hint)
     if seen.worker_state == "paused":
-        return HealthState.PAUSED, _text(seen.worker_problem, seen.worker_hint)
-    causes = [_text(seen.worker_problem, seen.worker_hint)] if seen.worker_problem else []
-    causes += [*seen.pipeline, *filter(None, [seen.overdue, seen.last_run_failed])]
+        return HealthState.PAUSED, own
+    causes = [own, *causes] if own else causes
     return (HealthState.DEGRADED, "; ".join(causes)) if causes else (HealthState.HEALTHY, "")
 
 

@@ -22,7 +22,7 @@ def _file(text: str, name: str = "till.toml") -> Path:
 
 def test_a_flag_wins_over_a_variable_over_the_file_over_the_stack_over_the_default() -> None:
     _file(
-        '[kafka]\nbootstrap = "file:1"\nsession_timeout_s = "11s"\n[sink]\nslice_events = 11\n[topic]\nprefix = "file"\n'
+        '[kafka]\nbootstrap="file:1"\nsession_timeout_s = "11s"\n[sink]\nslice_events = 11\n[topic]\nprefix = "file"\n'
     )
     variables = {"TILL_KAFKA_BOOTSTRAP": "variable:1", "TILL_SINK_SLICE_EVENTS": "22"}
     stack = {"kafka.bootstrap": "stack:1", "sink.slice_events": "33", "topic.prefix": "stack", "http.sink_port": "9000"}
