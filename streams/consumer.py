@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, cast
 
 from aiokafka.errors import ConsumerStoppedError, KafkaError
+from faust.exceptions import ConsumerNotStarted
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage, Message
 from faust.types.transports import TPorTopicSet
@@ -430,7 +431,10 @@ class SliceConsumer(driver.Consumer):
     @property
     def is_ready(self) -> bool:
         """Whether there is an assignment, and every slice partition of it knows where it starts."""
-        return bool(self.assignment()) and all(owned.inflight for owned in self._owned.values())
+        try:
+            return bool(self.assignment()) and all(owned.inflight for owned in self._owned.values())
+        except ConsumerNotStarted:  # Faust's answer until its thread has come up
+            return False
 
     @property
     def is_member(self) -> bool:
