@@ -10,6 +10,8 @@ import json
 from schemas.letter import DeadLetter
 from sinks.pool import Pool, connection
 
+_MAX_LINE = 2**31 - 1  # the column's; `position` tells the place too, and the topic has the letter as it is
+
 _PUT = """
 INSERT INTO dead_letters
        (id, stage, reason, message, hint, attempts, failed_at, event_id, run_id, connector_id, connector, topic,
@@ -53,7 +55,7 @@ class LetterTable:
             letter.offset,
             letter.path,
             letter.position,
-            letter.line,
+            letter.line if letter.line is None or letter.line <= _MAX_LINE else None,
             letter.source_object,
             letter.key_bytes(),
             letter.value_bytes(),
