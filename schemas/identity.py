@@ -17,6 +17,8 @@ from json.encoder import encode_basestring
 from urllib.parse import quote
 from uuid import UUID
 
+from msgspec.json import Encoder
+
 from schemas.payment import MEANINGS, Kind, PaymentType, Status
 from schemas.wire import Payment
 
@@ -73,11 +75,11 @@ def task_id(descriptor: str) -> str:
 
 def payment_digest(payment: Payment) -> bytes:
     """16 bytes that stand for the payment id: the sink's key of a payment."""
-    return _sha(_payment_part(payment))
+    return payment_digest_of(payment.provider, payment.original_reference, payment.type)
 
 
 def payment_digest_of(provider: str, original_reference: str, type_: str) -> bytes:
-    """The same, from what a payment id names."""
+    """The same, of a payment that is named by its parts."""
     return _hash(provider, original_reference, type_)
 
 
@@ -87,57 +89,50 @@ def adjustment_key(payment: Payment) -> bytes:
 
     Delta: (payment, its own reference, status). Everything else: (payment, status, effective_at, amount).
     """
-    return _sha(_payment_part(payment) + _adjustment_part(payment, payment.status, _instant(payment.effective_at)))
+    return payment_digests(payment)[1]
 
 
 def content_hash(payment: Payment) -> bytes:
     """
     16 bytes over everything the record says: breaks ties between equal revisions, and shows two texts under one key.
     """
-    return _sha(_content(payment, payment.status, _instant(payment.effective_at)))
+    return payment_digests(payment)[2]
 
 
 def payment_digests(payment: Payment) -> tuple[bytes, bytes, bytes]:
-    """`payment_digest`, `adjustment_key` and `content_hash` at once, in half the time: every event needs all three."""
-    at, whose = _instant(payment.effective_at), _payment_part(payment)
-    return (
-        _sha(whose),
-        _sha(whose + _adjustment_part(payment, payment.status, at)),
-        _sha(_content(payment, payment.status, at)),
+    """
+    `payment_digest`, `adjustment_key` and `content_hash` at once: every event needs all three.
+
+    Netstrings are written out, because a loop over the parts takes thrice the time; a test holds them equal to `_hash`.
+    """
+    provider, reference, parent = payment.provider, payment.reference, payment.parent_reference or ""
+    original, status, type_part = parent or reference, payment.status, _TYPE_PART[payment.type]
+    status_part, amount, at = _STATUS_PART[status], str(payment.amount), _instant(payment.effective_at)
+    asset, scheme, raw = payment.asset, payment.scheme, payment.raw
+    provider_part, own_part = f"{len(provider)}:{provider}", f"{len(reference)}:{reference}"
+    amount_part, at_part = f"{len(amount)}:{amount}", f"{len(at)}:{at}"
+    whose = f"{provider_part}{len(original)}:{original}{type_part}"
+    what = f"5:delta{own_part}" if status in _DELTAS else f"{at_part}{amount_part}"
+    kept = "1:-" if raw is None else f"{len(raw) + 1}:+{raw}"
+    said = (
+        f"{provider_part}{own_part}{len(parent)}:{parent}{type_part}{status_part}{amount_part}"
+        f"{len(asset)}:{asset}{len(scheme)}:{scheme}{at_part}{kept}"
     )
+    return _sha(whose), _sha(f"{whose}{status_part}{what}"), _sha(said)
 
 
-# Netstrings written out: a loop over the parts takes twice as long. `_hash` is what they mean, and a test compares.
 _STATUS_PART = {status: f"{len(status)}:{status}" for status in Status}
 _TYPE_PART = {type_: f"{len(type_)}:{type_}" for type_ in PaymentType}
 _DELTAS = frozenset(status for status, meaning in MEANINGS.items() if meaning.kind is Kind.DELTA)
-
-
-def _payment_part(payment: Payment) -> str:
-    provider, original = payment.provider, payment.parent_reference or payment.reference
-    return f"{len(provider)}:{provider}{len(original)}:{original}{_TYPE_PART[payment.type]}"
-
-
-def _adjustment_part(payment: Payment, status: Status, at: str) -> str:
-    if status in _DELTAS:
-        reference = payment.reference
-        return f"{_STATUS_PART[status]}5:delta{len(reference)}:{reference}"
-    amount = str(payment.amount)
-    return f"{_STATUS_PART[status]}{len(at)}:{at}{len(amount)}:{amount}"
-
-
-def _content(payment: Payment, status: Status, at: str) -> str:
-    provider, reference, parent = payment.provider, payment.reference, payment.parent_reference or ""
-    amount, asset, scheme, raw = str(payment.amount), payment.asset, payment.scheme, payment.raw
-    kept = "1:-" if raw is None else f"{len(raw) + 1}:+{raw}"
-    return (
-        f"{len(provider)}:{provider}{len(reference)}:{reference}{len(parent)}:{parent}{_TYPE_PART[payment.type]}"
-        f"{_STATUS_PART[status]}{len(amount)}:{amount}{len(asset)}:{asset}{len(scheme)}:{scheme}{len(at)}:{at}{kept}"
-    )
+_spelled = Encoder().encode
 
 
 def _instant(at: datetime | None) -> str:
-    return "" if at is None else at.isoformat()
+    """As `isoformat` spells it, in half its time."""
+    if at is None:
+        return ""
+    text = _spelled(at).decode()  # in quotes
+    return f"{text[1:-2]}+00:00" if text[-2] == "Z" else at.isoformat()
 
 
 def _hash(*parts: str) -> bytes:

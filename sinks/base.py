@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
+from msgspec import Struct
+
 from schemas.wire import Event, Payment
 
 EXTERNAL_RUN = UUID(int=0)  # the run of events that name none: another team's client wrote them
@@ -25,8 +27,7 @@ class Place:
     partition: int
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(Struct, frozen=True):
     """
     One decoded event and its coordinates.
 

@@ -66,17 +66,17 @@ class Prepared:
 def prepare(records: Sequence[Record], dead: Sequence[Dead] = ()) -> Prepared:
     """The arrays of `records`, in their order. Raises nothing: what PostgreSQL refuses is found when it is sent."""
     makers = [_Maker()]
-    runs_of: dict[bytes, set[UUID]] = {}
+    first_wave = makers[0].add
+    runs_of: dict[bytes, list[UUID]] = {}
     for record in records:
         digest = event_digest(record.event_id)
-        runs = runs_of.get(digest)
-        if runs is None:
-            runs_of[digest] = {record.run_id}
-            makers[0].add(record, digest)
-            continue
+        runs = runs_of.setdefault(digest, [])
         if record.run_id in runs:
             continue  # the same pair again: a redelivery counts nowhere
-        runs.add(record.run_id)
+        runs.append(record.run_id)
+        if len(runs) == 1:
+            first_wave(record, digest)
+            continue
         if len(makers) < len(runs):
             makers.append(_Maker())
         makers[len(runs) - 1].add(record, digest)
