@@ -144,6 +144,7 @@ def page(run: Run) -> str:
     on = machine()
     length = "quick, " if run.quick else ""
     rounds = max(len(each) for each in run.rounds.values())
+    late = run.latency
     text = [
         "# Benchmarks",
         "",
@@ -151,11 +152,13 @@ def page(run: Run) -> str:
         "[decisions/010-performance.md](decisions/010-performance.md).",
         "",
         f"One run ({length}{rounds} rounds, medians), one topic of 4 partitions, {run.events} events of",
-        f"{run.event_bytes:.0f} bytes, a tenth of them about a payment named before. Contenders take turns, every second",
-        "round backwards, each from a fresh database and a consumer group at the beginning of the topic.",
-        f"Broker, database and contender share one machine: {on['cores']} cores ({on['cpu']}), {on['memory_gib']} GiB,",
-        f"{on['system']}, Python {on['python']}. PostgreSQL on a disk, `synchronous_commit=on`. Only ratios carry over.",
-        f"Load before the run: {run.load_before:.1f}. During a round others took at most {run.disturbed:.0%} of the machine.",
+        f"{run.event_bytes:.0f} bytes, a tenth of them about a payment named before. Contenders take turns, every",
+        "second round backwards, each from a fresh database and the beginning of the topic.",
+        f"Broker, database and contender share one machine: {on['cores']} cores ({on['cpu']}),",
+        f"{on['memory_gib']} GiB, {on['system']}, Python {on['python']}.",
+        "PostgreSQL on a disk, `synchronous_commit=on`. Only ratios carry over.",
+        f"Load before the run: {run.load_before:.1f}.",
+        f"During a round others took at most {run.disturbed:.0%} of the machine.",
         "",
         *_disturbance(run),
         "## Topic → PostgreSQL",
@@ -177,13 +180,11 @@ def page(run: Run) -> str:
         "",
         "## Latency",
         "",
-        "From the rename of a file into the watched folder to the commit of its rows, at"
-        + f" {ROWS_PER_S} rows/s in {FILES_PER_S} files/s,",
-        f"with a poll every {run.latency.poll_s * 1_000:.0f} ms and both workers running:",
-        f"p50 **{run.latency.p50_ms:.0f} ms**, p99 **{run.latency.p99_ms:.0f} ms**,"
-        + f" most {run.latency.most_ms:.0f} ms ({run.latency.rows} rows).",
+        "From the rename of a file into the watched folder to the commit of its rows, at",
+        f"{ROWS_PER_S} rows/s in {FILES_PER_S} files/s, polled every {late.poll_s * 1_000:.0f} ms, both workers up:",
+        f"p50 **{late.p50_ms:.0f} ms**, p99 **{late.p99_ms:.0f} ms**, most {late.most_ms:.0f} ms ({late.rows} rows).",
         "Both ends are read from one clock: before the rename, and PostgreSQL's commit time of the row.",
-        f"Peak RSS: sink {run.latency.sink_rss_mib:.0f} MiB, connector {run.latency.connector_rss_mib:.0f} MiB.",
+        f"Peak RSS: sink {late.sink_rss_mib:.0f} MiB, connector {late.connector_rss_mib:.0f} MiB.",
         "",
     ]
     return "\n".join(text)
