@@ -105,6 +105,7 @@ class Ingest:
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     first_breaker_pause_s: float = 10.0
     holds: dict[Place, Hold] = field(default_factory=dict)
+    causes: dict[Place, str] = field(default_factory=dict)  # the last error of a partition on hold, for operators
     _breakers: dict[Place, Breaker] = field(default_factory=dict)
 
     def prepare(self, batch: Slice) -> Prepared:
@@ -148,6 +149,7 @@ class Ingest:
 
     def release(self, place: Place) -> None:
         """The partition moves again."""
+        self.causes.pop(place, None)
         if self.holds.pop(place, None) is not None:
             log.info("partition moves again", extra={"facts": {"topic": place.topic, "partition": place.partition}})
 
@@ -332,6 +334,7 @@ class _Application:
                     }
                 },
             )
+        self.ingest.causes[self.place] = str(exc)
         await self.ingest.hold(self.place, why, wait_s)
 
     def _poison_letter(self, poison: Poison) -> DeadLetter:

@@ -358,5 +358,10 @@ def _watch_assignment(worker: _Worker, app: App) -> None:
 
 
 def _holds(ingest: Ingest) -> str | None:
-    holds = sorted(f"{place.topic}/{place.partition} waits: {why.value}" for place, why in list(ingest.holds.items()))
-    return "; ".join(holds) or None
+    """Which partitions wait, for what, and the error behind it; partitions that share it are told together."""
+    waiting: dict[str, list[str]] = {}
+    for place, why in list(ingest.holds.items()):
+        cause = ingest.causes.get(place, "")
+        text = f"{why.value}: {cause}" if cause else why.value
+        waiting.setdefault(text, []).append(f"{place.topic}/{place.partition}")
+    return "; ".join(f"{', '.join(sorted(places))} waits for {text}" for text, places in waiting.items()) or None

@@ -1,0 +1,370 @@
+"""
+`till demo` as a newcomer runs it, and every command of `till` against the stack that it leaves up.
+
+The demonstration starts once for the module: Kafka, PostgreSQL, topics, tables, one worker of each role, the samples.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import psutil
+import pytest
+
+from tests import services
+from tillstream.cli.exit import ExitStatus
+
+START_S = 120.0
+STOP_S = 25.0
+COUNTS = {
+    "read": 26, "published": 21, "rejected": 5, "filtered": 0, "applied": 19, "duplicate": 2, "stale": 3, "dead": 0,
+    "payments": 13, "adjustments": 19, "balanced": True,
+}  # fmt: skip
+
+
+@dataclass
+class Stack:
+    """A running demonstration."""
+
+    home: Path
+    process: subprocess.Popen[bytes]
+    out: Path
+    notes: Path
+
+    def till(self, *arguments: str, status: int = 0, home: bool = True) -> subprocess.CompletedProcess[str]:
+        options = ["--home", str(self.home)] if home else []
+        done = subprocess.run(
+            [sys.executable, "-m", "tillstream", *options, *arguments],
+            capture_output=True, text=True, timeout=60, cwd=self.home.parent, env=environment(), check=False,
+        )  # fmt: skip
+        assert done.returncode == status, done.stdout + done.stderr
+        return done
+
+    def json(self, *arguments: str, status: int = 0) -> Any:
+        return json.loads(self.till(*arguments, "-o", "json", status=status).stdout)
+
+
+def environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("TILL_") or name == "TILL_CACHE"}
+
+
+def processes_of(home: Path) -> list[str]:
+    """Everything that runs on behalf of the home, by command line or environment."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            words = [*process.cmdline(), *process.environ().values()]
+            if process.pid != os.getpid() and any(str(home) in word for word in words):
+                found.append(f"{process.pid} {' '.join(process.cmdline())[:200]}")
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            continue
+    return found
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    with services.open_directory() as folder:
+        home = folder / "home"
+        out, notes = folder / "out", folder / "notes"
+        command = [sys.executable, "-m", "tillstream", "--home", str(home), "demo"]
+        with out.open("wb") as stdout, notes.open("wb") as stderr:
+            process = subprocess.Popen(command, stdout=stdout, stderr=stderr, cwd=folder, env=environment())
+        until = time.monotonic() + START_S
+        while "the stack stays up" not in notes.read_text():
+            assert process.poll() is None, notes.read_text()
+            assert time.monotonic() < until, notes.read_text()
+            time.sleep(0.2)
+        running = Stack(home, process, out, notes)
+        yield running
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            process.wait(STOP_S)
+
+
+def test_the_demonstration_shows_payments_fates_letters_and_three_commands_that_work(stack: Stack) -> None:
+    text = stack.out.read_text()
+
+    assert re.search(r"P-2001 .*partially_refunded +35\.00 +USD", text)
+    assert re.search(r"read +published +rejected +filtered +applied +duplicate +stale +dead", text)
+    assert re.search(r"26 +21 +5 +0 +19 +2 +3 +0", text)
+    assert "invalid_amount" in text
+    assert "missing_reference" in text
+    assert "The ledger balances: 26 read = 21 published + 5 rejected + 0 filtered" in text
+    commands = text.split("Try next:\n")[1].strip().splitlines()
+    assert len(commands) == 3
+    for command in commands:
+        words = shlex.split(command)
+        assert "till" in words[0]
+        stack.till(*words[1:], home=False)
+
+
+def test_samples_are_dropped_while_the_stack_runs_and_not_before(stack: Stack) -> None:
+    notes = stack.notes.read_text()
+
+    assert notes.index("watching ") < notes.index("dropping 001.json")
+    assert notes.index("ready: Kafka 127.0.0.1:") < notes.index("watching ")
+    assert "postgresql://tillstream:***@" in notes
+
+
+def test_payments_come_in_the_shape_of_seed_000(stack: Stack) -> None:
+    body = stack.json("payment", "list", "--reference", "001")
+
+    (one,) = body["data"]
+    assert body.keys() == {"data"}
+    assert one == {
+        "id": "eyJwcm92aWRlciI6ImRlbW8iLCJyZWZlcmVuY2UiOiIwMDEiLCJ0eXBlIjoicGF5aW4ifQ==",
+        "reference": "001",
+        "type": "payin",
+        "provider": "demo",
+        "status": "succeeded",
+        "initialAmount": 100,
+        "scheme": "",
+        "asset": "USD",
+        "createdAt": "0001-01-01T00:00:00Z",
+        "raw": None,
+        "adjustments": [
+            {"status": "succeeded", "amount": 100, "date": "0001-01-01T00:00:00Z", "raw": None, "absolute": False}
+        ],
+    }
+
+
+def test_a_page_of_payments_leads_to_the_next(stack: Stack) -> None:
+    seen: list[str] = []
+    after: list[str] = []
+    while True:
+        body = stack.json("payment", "list", "--limit", "5", *after)
+        seen += [each["reference"] for each in body["data"]]
+        if "next" not in body:
+            break
+        after = ["--after", body["next"]]
+
+    assert len(seen) == len(set(seen)) == COUNTS["payments"]
+
+
+def test_a_payment_is_shown_with_its_adjustments_and_the_file_and_line_of_each_event(stack: Stack) -> None:
+    one = stack.json("payment", "show", "P-2001")
+
+    assert [each["amount"] for each in one["adjustments"]] == [-1500, 5000]
+    assert (one["amount"], one["state"], one["flags"]) == (3500, "partially_refunded", [])
+    places = {(Path(each["path"]).name, each["line"]) for each in one["events"]}
+    assert places == {("003-refund-first.json", 1), ("004-payments.jsonl", 1)}
+    by_id = stack.json("payment", "show", one["id"])
+    assert by_id == one
+    assert "35.00 USD" in stack.till("payment", "show", "P-2001").stdout
+
+
+def test_runs_are_listed_and_shown(stack: Stack) -> None:
+    runs = stack.json("run", "list", "--connector", "demo", "--limit", "100")
+
+    assert {each["status"] for each in runs} == {"SUCCESS", "PARTIAL_SUCCESS"}
+    for key in ("read", "published", "rejected", "applied", "duplicate", "dead"):
+        assert sum(each[key] for each in runs) == COUNTS[key]
+    shown = stack.json("run", "show", runs[0]["id"][:12])
+    assert shown == runs[0]
+    assert "PARTIAL_SUCCESS" in stack.till("run", "list").stdout
+    stack.till("run", "show", str(runs[0]["number"]))
+
+
+def test_dead_letters_are_listed_and_shown_with_their_bytes(stack: Stack) -> None:
+    letters = stack.json("deadletter", "list", "--reason", "invalid_amount")
+
+    (one,) = letters
+    assert "value" not in one
+    assert (Path(one["path"]).name, one["line"], one["stage"]) == ("009-poison-row.csv", 3, "source")
+    assert b"P-4002" in stack.till("deadletter", "show", one["id"][:12], "--raw").stdout.encode()
+    assert stack.json("deadletter", "show", one["id"])["value"]
+    table = stack.till("deadletter", "list").stdout
+    assert "009-poison-row.csv:3" in table
+
+
+def test_a_letter_that_never_was_an_event_is_refused_for_redrive_with_what_to_do(stack: Stack) -> None:
+    told = stack.json("deadletter", "redrive", "--all", "--dry-run", status=ExitStatus.CONFLICT)
+
+    assert told["sent"] == []
+    assert {each["code"] for each in told["refused"]} == {"not_an_event"}
+    assert "correct it at its source" in told["refused"][0]["hint"]
+    stack.till("deadletter", "redrive", status=ExitStatus.USAGE)
+
+
+def test_the_ledger_balances_and_a_replay_finds_no_difference(stack: Stack) -> None:
+    assert stack.json("ledger", "verify") == {"balanced": True, "findings": []}
+
+    replayed = stack.json("replay")
+
+    assert (replayed["equal"], replayed["left"], replayed["records"]) == (True, [], 21)
+    nothing = stack.json("replay", "--from", "2000-01-01", "--to", "2000-01-02T00:00:00Z")
+    assert nothing["records"] == 0
+    refused = stack.till("replay", "--from", "2000-01-01T00:00:00", status=ExitStatus.USAGE)
+    assert "names no offset" in refused.stderr
+
+
+def test_connectors_are_created_paused_and_shown_with_their_health(stack: Stack) -> None:
+    planned = stack.json("connector", "create", "other", "-O", "directory=/nowhere/at/all", "--dry-run")
+    assert planned["dry_run"] is True
+    wrong = stack.till("connector", "create", "other", "-O", "poll_s=x", status=ExitStatus.CONFIG)
+    assert "missing directory to watch" in wrong.stderr
+    assert "poll_s" in wrong.stderr
+
+    stack.till("connector", "create", "other", "-O", "directory=/nowhere/at/all", "-O", "poll_s=0.2")
+
+    until = time.monotonic() + 30
+    while "no such file" not in (view := stack.json("connector", "show", "other"))["cause"].lower():
+        assert time.monotonic() < until, view
+        time.sleep(0.3)
+    assert view["health"] == "degraded"
+    taken = stack.till("connector", "create", "other", "-O", "directory=/tmp", status=ExitStatus.CONFLICT)
+    assert "error [conflict]" in taken.stderr
+    stack.till("connector", "pause", "other")
+    while (view := stack.json("connector", "show", "other"))["health"] != "paused":
+        assert time.monotonic() < until, view
+        time.sleep(0.3)
+    assert {each["name"] for each in stack.json("connector", "list")} == {"demo", "other"}
+
+
+def test_lag_is_zero_and_every_group_is_there(stack: Stack) -> None:
+    lags = stack.json("topic", "lag")
+
+    assert {each["group"] for each in lags} == {"till-sink", "till-connectors", "till-letters"}
+    assert sum(each["lag_events"] for each in lags if each["group"] == "till-sink") == 0
+
+
+def test_the_stack_tells_its_state_and_doctor_finds_nothing_wrong(stack: Stack) -> None:
+    state = stack.json("status")
+
+    assert state["ready"] is True
+    assert {each["role"] for each in state["workers"]} == {"sink", "connector", "letters", "monitor"}
+    assert {each["name"] for each in state["processes"]} >= {"kafka", "postgres", "sink", "monitor"}
+    assert "running" in stack.till("status").stdout
+    findings = stack.json("doctor")["findings"]
+    assert [each for each in findings if not each["ok"]] == []
+
+
+def test_settings_are_shown_with_their_origin_and_without_secrets(stack: Stack) -> None:
+    shown = stack.json("config", "show", "--origin")
+
+    assert shown["postgres.dsn"]["origin"] == "running stack"
+    assert "***" in shown["postgres.dsn"]["value"]
+    assert shown["home"] == {"value": str(stack.home), "origin": "--set"}
+    assert shown["sink.slice_events"]["origin"] == "default"
+
+
+def test_what_is_not_there_has_a_status_a_code_and_a_hint_and_no_traceback(stack: Stack) -> None:
+    for arguments in (
+        ("payment", "show", "no-such-reference"),
+        ("run", "show", "ffffffff-ffff"),
+        ("deadletter", "show", "ffffffffffff"),
+        ("connector", "show", "nobody"),
+        ("connector", "create", "x", "--kind", "carrier-pigeon"),
+    ):
+        refused = stack.till(*arguments, status=ExitStatus.NOT_FOUND)
+        assert refused.stdout == ""
+        assert refused.stderr.startswith("error [not_found]: ")
+        assert "hint: " in refused.stderr
+        assert "Traceback" not in refused.stderr
+
+
+def test_a_second_demonstration_uses_the_running_stack_and_leaves_it_up(stack: Stack) -> None:
+    counts = stack.json("demo", "--once")
+
+    assert {key: counts[key] for key in COUNTS} == COUNTS
+    assert counts["seconds_to_first_payment"] > 0
+    assert stack.json("status")["ready"] is True
+    assert stack.process.poll() is None
+
+
+def test_ctrl_c_stops_everything_and_the_data_is_there_when_the_stack_is_up_again(stack: Stack) -> None:
+    """
+    The last test of the module: it ends the demonstration, and starts the same home with `till up`.
+    """
+    stack.process.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    assert stack.process.wait(STOP_S) == 0, stack.notes.read_text()
+    assert time.monotonic() - began < STOP_S
+    assert processes_of(stack.home) == []
+    assert stack.json("status", status=ExitStatus.FAILED)["running"] is False
+
+    again = subprocess.Popen(
+        [sys.executable, "-m", "tillstream", "--home", str(stack.home), "up"],
+        stderr=subprocess.DEVNULL, cwd=stack.home.parent, env=environment(),
+    )  # fmt: skip
+    try:
+        until = time.monotonic() + START_S
+        while subprocess.run(
+            [sys.executable, "-m", "tillstream", "--home", str(stack.home), "status"],
+            capture_output=True, env=environment(), check=False,
+        ).returncode:  # fmt: skip
+            assert again.poll() is None
+            assert time.monotonic() < until
+        assert len(stack.json("payment", "list", "--provider", "demo")["data"]) == COUNTS["payments"]
+        assert stack.json("ledger", "verify")["balanced"] is True
+        what_was_lost_is_named_and_mended(stack)
+        stack.till("down")
+        assert again.wait(STOP_S) == 0
+    finally:
+        if again.poll() is None:
+            again.terminate()
+            again.wait(STOP_S)
+    assert processes_of(stack.home) == []
+
+
+def what_was_lost_is_named_and_mended(stack: Stack) -> None:
+    """Somebody deletes an event row: the ledger names its run, no demonstration ends with 0, replay brings it back."""
+    run_id = asyncio.run(lose_an_event(stack.home))
+
+    findings = stack.json("ledger", "verify", status=ExitStatus.FAILED)["findings"]
+    assert str(run_id) in {each["run"] for each in findings}
+    assert stack.json("demo", "--once", status=ExitStatus.FAILED)["balanced"] is False
+    assert stack.json("replay", status=ExitStatus.FAILED)["equal"] is False
+    mended = stack.json("replay", "--apply")
+    assert (mended["mended"]["events"], mended["left"]) == (1, [])
+    assert stack.json("ledger", "verify")["balanced"] is True
+
+
+async def lose_an_event(home: Path) -> UUID:
+    dsn = json.loads((home / "run" / "stack.json").read_text())["endpoints"]["postgres_dsn"]
+    held = await asyncpg.connect(dsn)
+    try:
+        query = "DELETE FROM payment_events WHERE reference = 'P-1006' RETURNING run"
+        return (await held.fetch(query))[0]["run"]
+    finally:
+        await held.close()
+
+
+def test_once_prints_one_json_object_and_leaves_nothing_running() -> None:
+    with services.open_directory() as folder:
+        home = folder / "home"
+        done = subprocess.run(
+            [sys.executable, "-m", "tillstream", "--home", str(home), "demo", "--once", "-o", "json"],
+            capture_output=True, text=True, timeout=START_S, cwd=folder, env=environment(), check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        counts = json.loads(done.stdout)
+        assert counts.keys() == {*COUNTS, "seconds_to_first_payment"}
+        assert {key: counts[key] for key in COUNTS} == COUNTS
+        assert processes_of(home) == []
+        assert {each.name for each in folder.iterdir()} == {"home"}
+
+
+def test_a_demonstration_without_samples_starts_nothing_and_says_so(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tillstream", "demo", "--once", "--samples", str(tmp_path)],
+        capture_output=True, text=True, timeout=60, cwd=tmp_path, env=environment(), check=False,
+    )  # fmt: skip
+
+    assert done.returncode == ExitStatus.CONFIG
+    assert "there are no sample files" in done.stderr
+    assert "starting" not in done.stderr
