@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapp
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, TypeVar
+from uuid import UUID
 
 from connectors.clock import SystemClock
 from connectors.registry import specs
@@ -34,10 +35,12 @@ from streams.backoff import Backoff
 from streams.fetch import SliceSettings
 from streams.ingest import Ingest
 from streams.lag import LagProbe
+from streams.partition import partition_of
 from streams.process import EXIT_CLEAN, EXIT_CRASH, Stop, run
 from streams.provision import provision
 from streams.publisher import EventPublisher, LetterPublisher, Producer
 from streams.state import ConnectorState
+from streams.transport import SliceTransport
 from tillstream.config import Environment, Role, Settings
 from tillstream.control.fleet import Fleet, World
 from tillstream.control.monitor import Monitor
@@ -244,7 +247,7 @@ async def _connector(worker: _Worker) -> int:
             pool=pool,
             publisher=EventPublisher(producer, worker.topics, meter=worker.meter),
             dead_letters=LetterPublisher(producer, worker.topics),
-            state=state,
+            state=_OwnedState(state, worker.topics, transport_of(app)),
             clock=SystemClock(),
             meter=worker.meter,
             specs=specs(),
@@ -259,6 +262,24 @@ async def _connector(worker: _Worker) -> int:
             fleet.stop()
             await asyncio.wait({sailing}, timeout=5.0)
             sailing.cancel()
+
+
+class _OwnedState:
+    """The connector state, and whose it is: the state topic's partitions decide which worker runs a connector."""
+
+    def __init__(self, state: ConnectorState, table: Topics, transport: SliceTransport) -> None:
+        self.load = state.load
+        self.save = state.save
+        self.newest_epoch = state.newest_epoch
+        self._topic = table.connector_state
+        self._transport = transport
+
+    def owns(self, connector_id: UUID) -> bool:
+        """Whether its partition is assigned to this worker now."""
+        if self._transport.consumer is None:
+            return False
+        partition = partition_of(str(connector_id).encode(), self._topic.partitions)
+        return (self._topic.name, partition) in self._transport.consumer.assignment()
 
 
 async def _letters(worker: _Worker) -> int:

@@ -11,6 +11,7 @@ import errno
 import hashlib
 import os
 import stat
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -93,9 +94,9 @@ class Folder:
             SourceUnavailable: retry; the folder cannot be listed. The words are those of seed 000's log.
         """
         try:
-            listing = await self._threads.run(os.scandir, self._path)
+            listing = await self._threads.run(_Listing, self._path)
             try:
-                while page := await self._threads.run(_page, listing):
+                while page := await self._threads.run(listing.page):
                     yield page
             finally:
                 listing.close()
@@ -185,22 +186,51 @@ class Folder:
         return Identified(entry, shown, sha256) if stamp == entry.stamp else Skipped(shown, "not_at_rest")
 
 
-def _page(listing: Iterator[os.DirEntry[str]]) -> list[Entry]:
-    page: list[Entry] = []
-    for found in listing:
+class _Listing:
+    """
+    A folder being listed, page by page, in threads.
+
+    An abandoned listing is closed while a thread may still be in it, and the C library takes a folder that is closed
+    under it for a crash. So the thread closes it when it comes back.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._entries = os.scandir(path)
+        self._reading = threading.Lock()
+        self._closed = False
+
+    def page(self) -> list[Entry]:
+        """Some entries; none at the end."""
         try:
-            status = found.stat(follow_symlinks=False)
-        except FileNotFoundError:
-            continue
-        except OSError as exc:
-            page.append(Entry(found.name, reason="unreadable", problem=words(exc)))
-            continue
-        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "device")
-        inode = f"{status.st_dev}:{status.st_ino}"
-        page.append(Entry(found.name, content.stamp(status), status.st_size, status.st_mtime, inode, kind))
-        if len(page) >= _PAGE:
-            break
-    return page
+            with self._reading:
+                return [] if self._closed else self._read()
+        finally:
+            if self._closed:
+                self.close()
+
+    def close(self) -> None:
+        """Close it now, or when the thread in it comes back. Never waits."""
+        self._closed = True
+        if self._reading.acquire(blocking=False):
+            self._entries.close()
+            self._reading.release()
+
+    def _read(self) -> list[Entry]:
+        page: list[Entry] = []
+        for found in self._entries:
+            try:
+                status = found.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            except OSError as exc:
+                page.append(Entry(found.name, reason="unreadable", problem=words(exc)))
+                continue
+            kind = _KINDS.get(stat.S_IFMT(status.st_mode), "device")
+            inode = f"{status.st_dev}:{status.st_ino}"
+            page.append(Entry(found.name, content.stamp(status), status.st_size, status.st_mtime, inode, kind))
+            if len(page) >= _PAGE:
+                break
+        return page
 
 
 _KINDS = {

@@ -3,6 +3,7 @@ The fleet: the connectors that this worker runs, kept equal to what operators wa
 
 Desired state lives in PostgreSQL. Every few seconds it is compared with what runs: a new connector is claimed and
 started, one that was paused, deleted or configured anew is stopped at a checkpoint. A lost signal costs seconds.
+A worker runs the connectors whose partition of the state topic it owns.
 While PostgreSQL is away, what runs goes on.
 """
 
@@ -39,7 +40,11 @@ _RETRY_S = 5.0  # after a connector could not be started
 
 
 class StateStore(CheckpointStore, Protocol):
-    """Where tasks stand, and the greatest epoch that was seen there."""
+    """Where tasks stand, the greatest epoch that was seen there, and which connectors' state is this worker's."""
+
+    def owns(self, connector_id: UUID) -> bool:
+        """Whether the connector's partition of the state topic is assigned to this worker now."""
+        ...
 
     def newest_epoch(self, connector_id: UUID) -> int:
         """A claim must go above it. Complete once `load` has returned."""
@@ -109,6 +114,7 @@ class Fleet:
             await self._end()
 
     async def _compare(self, wanted: list[Desired]) -> None:
+        wanted = [each for each in wanted if self._world.state.owns(each.id)]
         by_id = {each.id: each for each in wanted}
         for member in list(self._members.values()):
             if member.task.done():
