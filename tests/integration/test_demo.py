@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import urlopen
 from uuid import UUID
 
 import asyncpg
@@ -260,6 +262,27 @@ def test_settings_are_shown_with_their_origin_and_without_secrets(stack: Stack) 
     assert "***" in shown["postgres.dsn"]["value"]
     assert shown["home"] == {"value": str(stack.home), "origin": "--set"}
     assert shown["sink.slice_events"]["origin"] == "default"
+
+
+def test_the_databases_password_is_nowhere_but_where_it_is_kept(stack: Stack) -> None:
+    dsn = json.loads((stack.home / "run" / "stack.json").read_text())["endpoints"]["postgres_dsn"]
+    password = urlsplit(dsn).password
+    assert password
+    assert len(password) > 20
+    stack.till("-v", "payment", "list")
+
+    texts = {file: file.read_text(errors="replace") for file in (stack.home / "logs").iterdir()}
+    texts |= {stack.out: stack.out.read_text(), stack.notes: stack.notes.read_text()}
+    for worker in stack.json("status")["workers"]:
+        with urlopen(f"{worker['url']}/metrics") as answer:
+            texts[worker["role"]] = answer.read().decode()
+    for arguments in (["status"], ["status", "-o", "json"], ["config", "show"], ["-v", "run", "list"]):
+        done = stack.till(*arguments)
+        texts[" ".join(arguments)] = done.stdout + done.stderr
+
+    assert [str(name) for name, text in texts.items() if password in text] == []
+    for file in (stack.home / "run" / "stack.json", *(stack.home / "postgres").glob("password*")):
+        assert file.stat().st_mode & 0o077 == 0, file
 
 
 def test_what_is_not_there_has_a_status_a_code_and_a_hint_and_no_traceback(stack: Stack) -> None:

@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+import typer.main
+
+from schemas import errors
+from schemas.errors import TillError
+from tillstream import config
+from tillstream.cli import output
+from tillstream.cli.app import app
+from tillstream.cli.exit import MEANINGS, ExitStatus, status_of
+from tillstream.cli.worker import WorkerRole
+from tillstream.config import Role
+
+HELP_S = 0.6  # 0.17 s on a quiet machine, of which Python itself takes a tenth; other tests run beside this one
+
+
+def till(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TILL_")}
+    return subprocess.run(
+        [sys.executable, "-m", "tillstream", *arguments],
+        capture_output=True, text=True, timeout=30, env={**environment, **variables}, check=False,
+    )  # fmt: skip
+
+
+def test_the_help_is_there_at_once_and_imports_nothing_heavy() -> None:
+    best_s = float("inf")
+    for _ in range(3):
+        began = time.monotonic()
+        assert till("--help").returncode == 0
+        best_s = min(best_s, time.monotonic() - began)
+    loaded = subprocess.run(
+        [sys.executable, "-c", "import sys; from tillstream.cli.app import app; print(*sys.modules)"],
+        capture_output=True, text=True, check=True,
+    ).stdout.split()  # fmt: skip
+
+    assert best_s < HELP_S
+    assert not {"faust", "aiokafka", "asyncpg", "aiohttp", "pydantic", "orjson", "tillstream.wiring"} & set(loaded)
+
+
+def test_nouns_are_singular_and_every_command_has_help() -> None:
+    root = typer.main.get_command(app)
+
+    assert set(root.commands) >= {  # type: ignore[attr-defined]
+        "up", "down", "status", "doctor", "demo", "worker", "migrate", "version", "config",
+        "payment", "deadletter", "ledger", "replay", "run", "connector", "topic",
+    }  # fmt: skip
+    for name, command in root.commands.items():  # type: ignore[attr-defined]
+        assert command.help, name
+        for inner, each in getattr(command, "commands", {}).items():
+            assert each.help, f"{name} {inner}"
+            assert each.help.split("\n")[0].endswith("."), f"{name} {inner}"
+
+
+def test_every_option_says_what_it_does() -> None:
+    def commands(group: object) -> list[object]:
+        found = []
+        for command in group.commands.values():  # type: ignore[attr-defined]
+            found += commands(command) if hasattr(command, "commands") else [command]
+        return found
+
+    for command in commands(typer.main.get_command(app)):
+        for parameter in command.params:  # type: ignore[attr-defined]
+            assert parameter.help, f"{command.name} {parameter.name}"  # type: ignore[attr-defined]
+
+
+def test_the_roles_of_the_command_line_are_those_of_the_settings() -> None:
+    assert [role.value for role in WorkerRole] == [role.value for role in Role]
+
+
+def test_every_error_has_the_exit_status_that_is_documented_for_it() -> None:
+    expected = {
+        errors.NotFound: ExitStatus.NOT_FOUND,
+        errors.Conflict: ExitStatus.CONFLICT,
+        errors.StackBusy: ExitStatus.CONFLICT,
+        errors.TimedOut: ExitStatus.TIMED_OUT,
+        errors.ConfigError: ExitStatus.CONFIG,
+        errors.BrokerUnavailable: ExitStatus.UNREACHABLE,
+        errors.SinkUnavailable: ExitStatus.UNREACHABLE,
+        errors.SinkMisconfigured: ExitStatus.FAILED,
+        errors.StackError: ExitStatus.FAILED,
+    }
+
+    for kind, status in expected.items():
+        assert status_of(kind("x")) is status
+    assert set(MEANINGS) == set(ExitStatus)
+
+
+def test_an_error_is_a_code_a_message_and_a_hint_and_cannot_forge_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    output.print_error(TillError("file a\x1b[2J.csv\nis bad", hint="mend it"))
+
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err == "error [internal]: file a\\x1b[2J.csv\nis bad\n  hint: mend it\n"
+
+
+def test_wrong_settings_are_told_all_at_once_with_their_own_status() -> None:
+    done = till("config", "show", TILL_SINK_SLICE_EVENTS="0", TILL_KAFAK_BOOTSTRAP="x:1")
+
+    assert done.returncode == ExitStatus.CONFIG
+    assert done.stdout == ""
+    assert "2 settings are wrong:" in done.stderr
+    assert "did you mean TILL_KAFKA_BOOTSTRAP?" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["--set", "x", "version"], ["worker", "juggler"], ["payment"]])
+def test_a_wrong_command_line_has_the_status_of_usage(arguments: list[str]) -> None:
+    assert till(*arguments).returncode == ExitStatus.USAGE
+
+
+def test_settings_are_shown_with_secrets_masked_and_their_origin(tmp_path: Path) -> None:
+    variables = {"TILL_POSTGRES_DSN": "postgresql://u:hunter22@h/d", "TILL_HOME": str(tmp_path)}
+
+    shown = json.loads(
+        till("--set", "sink.slice_events=7", "config", "show", "--origin", "-o", "json", **variables).stdout
+    )
+
+    assert shown["postgres.dsn"] == {"value": "postgresql://u:***@h/d", "origin": "TILL_POSTGRES_DSN"}
+    assert shown["sink.slice_events"] == {"value": "7", "origin": "--set"}
+    assert set(shown) == {setting.key for setting in config.all_settings()}
+
+
+def test_the_version_is_printed_for_people_and_programs() -> None:
+    assert re.search(r"^tillstream +\d+\.\d+", till("version").stdout)
+    assert json.loads(till("version", "-o", "json").stdout)["tillstream"]
+
+
+def test_no_stack_runs_in_an_empty_home(tmp_path: Path) -> None:
+    assert json.loads(till("--home", str(tmp_path), "status", "-o", "json").stdout)["running"] is False
+    down = till("--home", str(tmp_path), "down")
+    assert (down.returncode, down.stdout) == (0, "")
+    assert f"no stack runs in {tmp_path}" in down.stderr
+
+
+@dataclass(frozen=True)
+class Row:
+    id: UUID
+    at: datetime
+    amount: Decimal
+    status: ExitStatus
+    path: Path
+    names: tuple[str, ...]
+
+
+ROW = Row(UUID(int=1), datetime(2025, 1, 10, tzinfo=UTC), Decimal(12), ExitStatus.CONFIG, Path("/x"), ("a", "é"))
+
+
+def test_json_is_plain_and_exact(capsys: pytest.CaptureFixture[str]) -> None:
+    output.print_json([ROW])
+
+    assert json.loads(capsys.readouterr().out) == [
+        {
+            "id": "00000000-0000-0000-0000-000000000001",
+            "at": "2025-01-10T00:00:00Z",
+            "amount": 12,
+            "status": 9,
+            "path": "/x",
+            "names": ["a", "é"],
+        }
+    ]
+
+
+def test_a_table_in_a_pipe_is_not_folded_and_obeys_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    long = "x" * 300
+
+    output.print_table(("name", "count", "on"), [(f"[red]a\x1b[31m\n{long}", 3, True), ("b", 12, None)])
+
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert "[red]a\\x1b[31m\\n" + long in lines[1]
+    assert lines[1].split()[-2:] == ["3", "yes"]
+
+
+def test_an_empty_table_is_a_note_and_no_data(capsys: pytest.CaptureFixture[str]) -> None:
+    output.print_table(("name",), [], empty="nothing yet")
+
+    told = capsys.readouterr()
+    assert (told.out, told.err) == ("", "nothing yet\n")
