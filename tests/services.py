@@ -89,7 +89,7 @@ def running_kafka() -> Iterator[Kafka]:
     else:
         with open_directory() as folder:
             broker = EmbeddedKafka(folder / "kafka")
-            with _started(broker):
+            with started(broker):
                 yield Kafka(broker.bootstrap, origin="embedded")
 
 
@@ -104,7 +104,7 @@ def running_postgres() -> Iterator[Postgres]:
     else:
         with open_directory(in_memory=True) as folder:
             server = EmbeddedPostgres(folder / "postgres")
-            with _started(server):
+            with started(server):
                 yield Postgres(server.dsn_of("postgres"), origin="embedded")
 
 
@@ -171,7 +171,8 @@ def docker_answers() -> bool:
 
 
 @contextlib.contextmanager
-def _started(service: EmbeddedKafka | EmbeddedPostgres) -> Iterator[None]:
+def started(service: EmbeddedKafka | EmbeddedPostgres) -> Iterator[None]:
+    """A service that runs, for fixtures that outlive one test's event loop."""
     _run(service.start())
     try:
         yield

@@ -37,6 +37,15 @@ def folder() -> Iterator[Path]:
         yield path
 
 
+@pytest.fixture(scope="module")
+def shared_kafka() -> Iterator[EmbeddedKafka]:
+    """For the tests after which the broker is as it was."""
+    with services.open_directory() as path:
+        broker = EmbeddedKafka(path / "kafka", options=KafkaOptions(heap_mib=256))
+        with services.started(broker):
+            yield broker
+
+
 async def send(broker: EmbeddedKafka, topic: str, value: bytes) -> None:
     async with AIOKafkaProducer(bootstrap_servers=broker.bootstrap, acks="all") as producer:
         await producer.send_and_wait(topic, value)
@@ -82,17 +91,17 @@ async def test_a_stopped_broker_keeps_its_topics_and_gives_way_when_its_port_is_
     assert await read_all(own_kafka, "events", count=1) == [b"kept"]
 
 
-async def test_a_frozen_broker_answers_nobody_until_it_is_thawed(own_kafka: EmbeddedKafka):
-    own_kafka.freeze()
-    frozen = await answers(own_kafka.bootstrap, within_s=PROBE_S)
-    own_kafka.thaw()
+async def test_a_frozen_broker_answers_nobody_until_it_is_thawed(shared_kafka: EmbeddedKafka):
+    shared_kafka.freeze()
+    frozen = await answers(shared_kafka.bootstrap, within_s=PROBE_S)
+    shared_kafka.thaw()
 
     assert not frozen
-    assert await answers(own_kafka.bootstrap, within_s=services.CONTAINER_START_S)
+    assert await answers(shared_kafka.bootstrap, within_s=services.CONTAINER_START_S)
 
 
-async def test_the_broker_makes_no_topic_by_itself_and_forgets_no_offset(own_kafka: EmbeddedKafka):
-    admin = AIOKafkaAdminClient(bootstrap_servers=own_kafka.bootstrap)
+async def test_the_broker_makes_no_topic_by_itself_and_forgets_no_offset(shared_kafka: EmbeddedKafka):
+    admin = AIOKafkaAdminClient(bootstrap_servers=shared_kafka.bootstrap)
     await admin.start()
 
     [response] = await admin.describe_configs([ConfigResource(ConfigResourceType.BROKER, "1")])
@@ -104,7 +113,7 @@ async def test_the_broker_makes_no_topic_by_itself_and_forgets_no_offset(own_kaf
     assert config["log.retention.ms"] == "-1"
     assert config["group.initial.rebalance.delay.ms"] == "0"
     assert int(config["group.min.session.timeout.ms"]) <= 1_000
-    assert all(address.startswith("127.0.0.1:") for address in listening(own_kafka.process.pid))
+    assert all(address.startswith("127.0.0.1:") for address in listening(shared_kafka.process.pid))
 
 
 def listening(pid: int) -> set[str]:
@@ -128,11 +137,11 @@ async def test_a_client_that_comes_in_by_a_proxied_listener_is_sent_on_through_t
         assert broker.port("W1") not in {advertised, broker.port(CLIENT)}
 
 
-async def test_a_second_broker_in_the_same_directory_is_refused_and_told_by_whom(own_kafka: EmbeddedKafka):
+async def test_a_second_broker_in_the_same_directory_is_refused_and_told_by_whom(shared_kafka: EmbeddedKafka):
     with pytest.raises(StackBusy, match="is already run by process"):
-        await EmbeddedKafka(own_kafka.directory).start()
+        await EmbeddedKafka(shared_kafka.directory).start()
 
-    assert await own_kafka.is_ready()
+    assert await shared_kafka.is_ready()
 
 
 async def test_a_broker_that_cannot_start_tells_its_last_words_and_leaves_nothing(folder: Path):

@@ -23,7 +23,7 @@ def broker() -> Iterator[EmbeddedKafka]:
     options = KafkaOptions(heap_mib=256, properties={"log.cleaner.backoff.ms": "100"})
     with services.open_directory() as folder:
         running = EmbeddedKafka(folder / "kafka", options=options)
-        with services._started(running):
+        with services.started(running):
             yield running
 
 
