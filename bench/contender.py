@@ -59,6 +59,7 @@ class Contender:
         self._log = log
         self._seen = psutil.Process(process.pid)
         self.peak_rss_mib = 0.0
+        self._cpu_s = 0.0
 
     def look(self) -> float:
         """
@@ -73,8 +74,8 @@ class Contender:
         with contextlib.suppress(psutil.Error, FileNotFoundError):
             self.peak_rss_mib = max(self.peak_rss_mib, _peak_rss_mib(self.process.pid))
             times = self._seen.cpu_times()
-            return times.user + times.system
-        return 0.0
+            self._cpu_s = times.user + times.system
+        return self._cpu_s
 
     async def stop(self) -> None:
         """End it, by force if it takes too long."""

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from bench.latency import FILES_PER_S, ROWS_PER_S, Latency
-from bench.watch import Measured
+from bench.watch import UNDISTURBED, Measured
 
 ROOT = Path(__file__).parent
 JSON = ROOT / "latest.json"
@@ -37,7 +37,6 @@ NAMES = {
 }
 CONSUMERS = ("limit_1", "limit_4", "till_1", "till_2", "faust_take", "aiokafka_plain")
 PRODUCERS = ("produce_rows", "directory_limit", "directory_rows")
-UNDISTURBED = 0.05  # share of the machine that others took
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,11 @@ import psutil
 
 from bench.contender import Contender
 
-LOOK_S = 0.02
+LOOK_S = 0.05
 WARM_SHARE = 0.10  # of the events: start-up, joining the group, first plans and caches
+SILENCE_S = 1.0
+QUIET_S = 2.0
+UNDISTURBED = 0.05  # share of the machine that others took
 PATIENCE_S = 60.0  # without any progress
 
 
@@ -68,10 +71,11 @@ async def watch(
         await asyncio.sleep(LOOK_S)
         now = await count()
         at = time.perf_counter()
-        for contender in contenders:
-            contender.look()
         if now > reached:
             reached, moved_at = now, at
+        elif at - moved_at > SILENCE_S:  # dead, perhaps
+            for contender in contenders:
+                contender.look()
         if now >= total or at - started_at >= most_s:
             break
         if at - moved_at > PATIENCE_S:
@@ -109,6 +113,17 @@ async def _wait_until_warm(
             contender.look()
         await asyncio.sleep(LOOK_S)
     raise TimeoutError(f"{contenders[0].name} does not begin")
+
+
+async def quiet(services: Services, *, within_s: float) -> None:
+    """Wait until others leave the machine alone for a moment, `within_s` seconds at most."""
+    deadline = time.perf_counter() + within_s
+    while time.perf_counter() < deadline:
+        ours, machine = sum(services.cpu_s().values()), _machine_s()
+        await asyncio.sleep(QUIET_S)
+        busy_s, all_s = (after - before for after, before in zip(_machine_s(), machine, strict=True))
+        if (busy_s - sum(services.cpu_s().values()) + ours) / all_s < UNDISTURBED:
+            return
 
 
 def _cpu_s(contenders: Sequence[Contender], services: Services) -> dict[str, float]:

@@ -19,7 +19,7 @@ BATCH_BYTES = 512 * 1_024
 
 
 async def main(order: Order) -> None:
-    """Send `events`, a batch of rows at a time."""
+    """Send `events`, a batch of rows at a time; then wait to be killed."""
     lines = list(rows(records(order.events)))
     producer = AIOKafkaProducer(
         bootstrap_servers=order.bootstrap, acks="all", enable_idempotence=False, linger_ms=0, max_batch_size=BATCH_BYTES
@@ -84,7 +84,7 @@ async def main(order: Order) -> None:
         ]
     for future in pending:
         await future
-    await producer.stop()
+    await asyncio.Event().wait()
 
 
 if __name__ == "__main__":

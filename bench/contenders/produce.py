@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from bench.contender import Order
 from bench.flat import run
 from bench.history import PARTITIONS, messages
@@ -13,13 +15,14 @@ DISTINCT = 50_000  # the same messages are sent again and again
 
 
 async def main(order: Order) -> None:
-    """Publish `events`."""
+    """Publish `events`; then wait to be killed."""
     made = messages(DISTINCT)
     async with Producer(order.bootstrap) as producer:
         publisher = EventPublisher(producer, topics(order.prefix, partitions=PARTITIONS))
         for sent in range(0, order.events, BATCH):
             at = sent % DISTINCT
             await publisher.publish(made[at : at + BATCH])
+    await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
