@@ -41,6 +41,7 @@ Key = tuple[str, int]
 EVENT_LOOP: Key = ("event loop", 0)
 GROUP: Key = ("group", 0)
 _CRASH_LOOK_S = 0.2
+_TURN_S = 0.5
 _BROKER_WAITS_S = (0.2, 5.0)
 _DEFAULT_PORT = 9092
 
@@ -321,7 +322,7 @@ class _Life:
     async def _turn(self) -> None:
         while True:
             self._turns += 1
-            await asyncio.sleep(1)
+            await asyncio.sleep(_TURN_S)
 
     async def _measure_lag(self) -> None:
         """

@@ -43,7 +43,7 @@ class SliceSettings:
     max_slices_in_flight: int = 3  # of a partition: one applied, one prepared, one on its way
     max_bytes_in_flight: int = 64 * 1_048_576  # of all partitions
     fetch_max_bytes: int = 2 * 1_048_576  # of a partition, as stored (compressed)
-    fetch_wait_s: float = 0.1  # how long a broker with nothing new keeps a fetch open; others of its partitions wait
+    fetch_wait_s: float = 0.05  # how long a broker with nothing new keeps a fetch open; others of its partitions wait
     commit_timeout_s: float = 2.0
     revoke_timeout_s: float = 5.0  # for the slices being applied when partitions are revoked
 

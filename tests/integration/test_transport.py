@@ -52,7 +52,7 @@ async def test_stopped_worker_commits_what_it_did_and_nothing_more(room: Bench) 
     status = await worker.stop()
 
     assert status == 0, worker.log()
-    assert time.monotonic() - asked_at < 3.0
+    assert time.monotonic() - asked_at < 5.0
     did = {partition: 1 + max(o for p, o, _ in room.applied() if p == partition) for partition in (0, 1)}
     assert await room.committed() == did
 
@@ -71,10 +71,11 @@ async def test_next_worker_takes_over_at_once_from_one_that_was_stopped(room: Be
 
 
 async def test_handler_that_hangs_stops_neither_heartbeats_nor_the_other_partition_nor_sigterm(room: Bench) -> None:
-    worker = room.worker(on_key={"hang": "hang"}, app={"session_timeout_s": 2.0}, run={"finish_s": 1.0})
+    worker = room.worker(on_key={"hang": "hang"}, app={"session_timeout_s": 1.5}, run={"finish_s": 1.0})
     await worker.ready()
     hung = await room.producer.send_and_wait(room.topic, b"hangs", key=b"hang", partition=0)
-    frozen_until = time.monotonic() + 4.0  # twice the session timeout
+    await until(lambda: worker.events("behaves"))
+    frozen_until = time.monotonic() + 2.5  # more than the session timeout
 
     sent = 0
     while time.monotonic() < frozen_until:
@@ -93,13 +94,13 @@ async def test_handler_that_hangs_stops_neither_heartbeats_nor_the_other_partiti
 async def test_handler_that_blocks_the_event_loop_cannot_keep_the_process(room: Bench) -> None:
     await room.produce([b"blocks"], key=b"block")
     worker = room.worker(on_key={"block": "block"}, run={"stop_within_s": 2.0})
-    await until(lambda: "partition starts" in worker.log())
+    await until(lambda: worker.events("behaves"))
 
     asked_at = time.monotonic()
     status = await worker.stop()
 
     assert status == 70
-    assert time.monotonic() - asked_at < 4.0
+    assert time.monotonic() - asked_at < 6.0
     assert await room.committed() == {}
 
 
@@ -139,7 +140,7 @@ async def test_ack_that_no_lane_stands_behind_commits_nothing(room: Bench) -> No
 async def test_no_progress_while_there_is_lag_ends_the_process(room: Bench) -> None:
     await room.produce([b"hangs"], key=b"hang")
 
-    worker = room.worker(on_key={"hang": "hang"}, run={"stall_s": 1.0, "lag_every_s": 0.2})
+    worker = room.worker(on_key={"hang": "hang"}, run={"stall_s": 2.0, "lag_every_s": 0.2})
 
     assert await worker.exit_status() == 70
     assert "no progress while there is lag" in worker.log()
@@ -148,13 +149,13 @@ async def test_no_progress_while_there_is_lag_ends_the_process(room: Bench) -> N
 async def test_partition_on_hold_waits_while_the_other_goes_on_and_the_group_stays(room: Bench) -> None:
     (room.folder / "hold").touch()
     worker = room.worker(
-        hold=(0,), app={"session_timeout_s": 1.0, "heartbeat_s": 0.3}, run={"stall_s": 1.0, "lag_every_s": 0.2}
+        hold=(0,), app={"session_timeout_s": 1.5, "heartbeat_s": 0.3}, run={"stall_s": 2.0, "lag_every_s": 0.2}
     )
     await worker.ready()
     await room.produce([b"held", b"free"], partitions=2)
 
     await until(lambda: (1, 0) in room.done())
-    held_until = time.monotonic() + 3.0
+    held_until = time.monotonic() + 3.5
     while time.monotonic() < held_until:
         await room.producer.send_and_wait(room.topic, b"free", partition=1)
 
@@ -238,11 +239,11 @@ async def test_sink_that_does_not_answer_is_asked_again_and_nothing_is_read_befo
     await room.produce([b"1", b"2"], partitions=2)
     worker = room.worker(
         sink=str(room.folder / "sink"),
-        app={"session_timeout_s": 1.0, "heartbeat_s": 0.3},
-        run={"stall_s": 1.0, "lag_every_s": 0.2},
+        app={"session_timeout_s": 1.5, "heartbeat_s": 0.3},
+        run={"stall_s": 2.0, "lag_every_s": 0.2},
     )
     await until(lambda: "start positions not known yet" in worker.log())
-    waited_until = time.monotonic() + 3.0
+    waited_until = time.monotonic() + 3.5
     await until(lambda: time.monotonic() > waited_until)
     assert room.applied() == []
 
@@ -312,13 +313,7 @@ async def test_single_record_reaches_an_idle_worker_within_milliseconds(room: Be
 async def test_two_workers_joining_and_leaving_under_load_lose_nothing_and_never_move_offsets_back(
     room: Bench,
 ) -> None:
-    total, committed, moves_back = 0, {0: 0, 1: 0}, []
-
-    async def load() -> None:
-        nonlocal total
-        for _ in range(60):
-            total += await room.produce([b"x"] * 100, partitions=2)
-            await asyncio.sleep(0.1)
+    committed, moves_back = {0: 0, 1: 0}, []
 
     async def watch() -> None:
         while True:
@@ -328,20 +323,18 @@ async def test_two_workers_joining_and_leaving_under_load_lose_nothing_and_never
                 committed[partition] = offset
             await asyncio.sleep(0.05)
 
-    watching, loading = asyncio.create_task(watch()), asyncio.create_task(load())
-    mood = {"slice_s": 0.02, "slices": {"max_records": 50}}
+    watching = asyncio.create_task(watch())
+    mood = {"slice_s": 0.02, "slices": {"max_records": 100}, "app": {"session_timeout_s": 2.0}}
     room.worker("steady", **mood)
-    for number in range(2):
-        guest = room.worker(f"guest {number}", **mood)
-        await guest.ready()
-        await until(lambda guest=guest: guest.events("slice"))  # type: ignore[misc]
-        if number:
-            guest.send(signal.SIGKILL)
-        await _gone(guest)
-    await loading
+    async with room.load():
+        for number in range(2):
+            guest = room.worker(f"guest {number}", **mood)
+            await until(lambda guest=guest: guest.events("slice"))  # type: ignore[misc]
+            if number:
+                guest.send(signal.SIGKILL)
+            await _gone(guest)
 
-    await until(lambda: len(room.done()) == total)
-    await room.all_committed()
+    await room.all_done()
     watching.cancel()
     assert moves_back == []
 
@@ -353,18 +346,16 @@ async def _gone(worker: Worker) -> None:
 
 async def test_worker_that_joins_or_leaves_in_order_makes_nobody_do_anything_twice(room: Bench) -> None:
     """Revocation waits for what is being applied, and commits it."""
-    mood = {"slice_s": 0.05, "slices": {"max_records": 20}}
+    mood = {"slice_s": 0.05, "slices": {"max_records": 100}}
     first = room.worker("first", **mood)
-    await first.ready()
-    total = await room.produce([b"x"] * 2_000, partitions=2)
-    await until(lambda: len(room.applied()) > 100)
+    async with room.load():
+        await until(lambda: first.events("slice"))
+        second = room.worker("second", **mood)
+        await until(lambda: second.events("slice"))
+        await first.stop()
 
-    second = room.worker("second", **mood)
-    await until(lambda: second.events("slice"))
-    await first.stop()
-    await until(lambda: len(room.done()) == total)
-
-    assert len(room.applied()) == total
+    await room.all_done()
+    assert len(room.applied()) == len(room.done())
 
 
 async def test_slice_that_faust_drops_is_handed_out_again(room: Bench) -> None:

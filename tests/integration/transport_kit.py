@@ -106,6 +106,29 @@ class Bench:
         await asyncio.gather(*sent)
         return len(sent)
 
+    @asynccontextmanager
+    async def load(self, *, partitions: int = 2) -> AsyncIterator[None]:
+        """1 000 records a second or so while the block runs, however long workers take to come up."""
+
+        async def send_on() -> None:
+            while not enough.is_set():
+                await self.produce([b"x"] * 100, partitions=partitions)
+                await asyncio.sleep(0.1)
+
+        enough = asyncio.Event()
+        sending = asyncio.create_task(send_on())
+        try:
+            yield
+        finally:
+            enough.set()
+            await sending
+
+    async def all_done(self, *, within_s: float = 30.0) -> None:
+        """Wait until every record of the log had its effect, and the group has committed it."""
+        total = sum((await self.ends()).values())
+        await until(lambda: len(self.done()) == total, within_s=within_s)
+        await self.all_committed(within_s=within_s)
+
     def applied(self) -> list[tuple[int, int, str]]:
         """Partition, offset and value of every effect, of all workers, duplicates included."""
         lines = [line for path in self.folder.glob("*.journal") for line in path.read_text().splitlines()]

@@ -74,7 +74,10 @@ class Actor:
 
     async def handle(self, whole: Slice) -> None:
         for record in whole.records:
-            await _behave(self.mood.on_key.get((record.key or b"").decode(), ""))
+            how = self.mood.on_key.get((record.key or b"").decode(), "")
+            if how:
+                self.tell(behaves=how)
+                await _behave(how)
         if self.mood.slice_s:
             await asyncio.sleep(self.mood.slice_s)
         self.journal.write(*(f"{whole.partition} {record.offset} {_text(record.value)}" for record in whole.records))
