@@ -168,7 +168,7 @@ async def test_a_worker_with_a_role_is_ready_when_it_has_announced_itself(home: 
     """A file that a predecessor left under the same name counts for nothing: the process id is another."""
     home.create()
     (home.run / "sink.json").write_text('{"pid": 1}')
-    script = f"sleep 0.3; echo '{{\"pid\": '$$'}}' > {home.run}/sink.json; exec sleep 600"
+    script = f"sleep 0.3; echo '{{\"pid\": '$$'}}' > {home.run}/sink-$$.json; exec sleep 600"
     began = time.monotonic()
 
     async with running(options(home, shell("sink", script, role="sink"))):

@@ -24,8 +24,8 @@ class WorkerCommand:
     How to run one worker.
 
     `environment` is all it gets beside TILL_HOME, the addresses (TILL_KAFKA_BOOTSTRAP, TILL_POSTGRES_DSN) and the
-    little that every program needs. With a `role` it is ready once it has announced itself in `run/<role>.json` of the
-    home; without one, as soon as it runs.
+    little that every program needs. With a `role` it is ready once it has announced itself in a file
+    `run/<role>….json` of the home; without one, as soon as it runs.
     """
 
     name: str
@@ -65,8 +65,11 @@ class WorkerService(Service):
         """Whether it has announced itself; the process id tells it from a predecessor."""
         if self._worker.role is None:
             return True
-        try:
-            announced = json.loads((self._home.run / f"{self._worker.role}.json").read_text(encoding="utf-8"))
-            return bool(announced["pid"] == self.pid)
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
+        return any(_announced_pid(file) == self.pid for file in self._home.run.glob(f"{self._worker.role}*.json"))
+
+
+def _announced_pid(file: Path) -> int | None:
+    try:
+        return int(json.loads(file.read_text(encoding="utf-8"))["pid"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
