@@ -1,0 +1,231 @@
+"""
+One-line lies in the delivery path, and the tests that must notice each.
+
+A mutant replaces `old`, which stands exactly once in its file, by `new`. Where a test runs real processes and real
+faults, it stands beside the quick one that pins the same line: both have to fail.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+FAULTS = "tests/faults/"
+UNIT = "tests/unit/"
+INTEGRATION = "tests/integration/"
+CONFORMANCE = INTEGRATION + "test_sink_conformance.py::TestPostgresSink::"
+DIRECTORY = "tests/conformance/test_directory.py::TestDirectory::"
+
+KILLS = FAULTS + "test_kill.py::test_ten_kills_at_the_worst_moments_lose_nothing_and_double_nothing"
+ZOMBIE = FAULTS + (
+    "test_group.py::test_a_worker_frozen_in_a_transaction_is_succeeded_and_its_late_commits_change_nothing"
+)
+POISON = FAULTS + "test_poison.py::test_exactly_the_poison_dies_among_a_thousand_good_records"
+REFUSED_LETTER = FAULTS + (
+    "test_poison.py::test_a_refused_dead_letter_keeps_its_record_and_all_behind_it_until_it_is_taken"
+)
+BREAKER = FAULTS + "test_poison.py::test_a_partition_in_which_everything_dies_is_held_and_let_through_one_by_one"
+SHUFFLES = FAULTS + "test_order.py::test_shuffles_and_replays_of_one_history_leave_identical_tables"
+BROKER = FAULTS + "test_broker.py::test_a_broker_killed_under_load_loses_nothing_that_it_acknowledged"
+DATABASE = FAULTS + "test_database.py::test_a_database_killed_in_a_transaction_costs_time_and_no_record"
+RENAMED = FAULTS + "test_database.py::test_a_table_renamed_under_load_holds_everything_visibly_and_kills_nothing"
+DEADLOCK = FAULTS + "test_database.py::test_a_deadlock_is_tried_again"
+RESTORED = FAULTS + "test_database.py::test_a_database_restored_to_an_earlier_state_rewinds_consumption_and_heals"
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """`name` says the lie. Every one of `tests` has to fail on it."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+MUTANTS = (
+    # When is a slice done?
+    Mutant(
+        "ack before the commit",
+        "streams/lanes.py",
+        "                await self._apply(prepared)\n",
+        "                self._task(self._apply(prepared))\n",
+        (UNIT + "streams/test_lanes.py::test_slice_is_not_done_before_its_effect_is_durable", DATABASE),
+    ),
+    Mutant(
+        "commit the whole poll, finished or not",
+        "streams/inflight.py",
+        "return self.done_to if self.done_to > floor and",
+        "return self.position if self.position > floor and",
+        (UNIT + "streams/test_inflight.py::test_one_undone_record_at_the_head_is_never_passed", DATABASE),
+    ),
+    Mutant(
+        "a group that never committed starts at the end",
+        "streams/position.py",
+        "return Start(beginning, floor, Because.UNKNOWN)",
+        "return Start(end, floor, Because.UNKNOWN)",
+        (UNIT + "streams/test_position.py", SHUFFLES),
+    ),
+    Mutant(
+        "start where the group stands, whatever the database holds",
+        "streams/position.py",
+        "wanted = min(committed, known_to_sink)",
+        "wanted = committed",
+        (UNIT + "streams/test_position.py", RESTORED),
+    ),
+    Mutant(
+        "a zombie commits in whatever generation there is",
+        "streams/fetch.py",
+        "if generation <= 0 or coordinator.generation != generation:",
+        "if False:",
+        (INTEGRATION + "test_transport.py::test_frozen_worker_commits_nothing_when_it_thaws_and_joins_again",),
+    ),
+    # The sink's transaction.
+    Mutant(
+        "offsets stay out of the transaction",
+        "sinks/postgres.py",
+        "where = (place.topic, place.partition, next_offset)",
+        "where = (place.topic, place.partition, None)",
+        (CONFORMANCE + "test_the_next_offset_only_moves_forward", DATABASE),
+    ),
+    Mutant(
+        "a lock that lets everybody in",
+        "sinks/queries.sql",
+        "SELECT pg_advisory_xact_lock({lock})",
+        "SELECT pg_advisory_xact_lock_shared({lock})",
+        (INTEGRATION + "test_sink_lock.py::test_a_fold_that_waited_for_the_lock_sees_what_was_written_meanwhile",),
+    ),
+    Mutant(
+        "the last write wins",
+        "sinks/queries.sql",
+        "ORDER BY effective_at DESC, rank DESC,\n",
+        "ORDER BY arrival DESC, effective_at DESC, rank DESC,\n",
+        (SHUFFLES,),
+    ),
+    Mutant(
+        "no gate: a known event counts again",
+        "sinks/queries.sql",
+        "ON CONFLICT (digest) DO NOTHING\n    RETURNING digest, payment",
+        "ON CONFLICT (digest) DO UPDATE SET raw = excluded.raw\n    RETURNING digest, payment",
+        (CONFORMANCE + "test_a_new_fact_is_applied_once_and_redelivered_ever_after", KILLS),
+    ),
+    Mutant(
+        "a dead record counts again",
+        "sinks/queries.sql",
+        "ON CONFLICT (digest, run) DO NOTHING\n    RETURNING digest, run\n",
+        "ON CONFLICT (digest, run) DO UPDATE SET reason = excluded.reason\n    RETURNING digest, run\n",
+        (CONFORMANCE + "test_a_dead_record_counts_once_in_its_run", KILLS),
+    ),
+    # What dies, and what does not.
+    Mutant(
+        "fire and forget the dead letter",
+        "streams/ingest.py",
+        "await self.ingest.letters.dead_letter(letters)",
+        "asyncio.ensure_future(self.ingest.letters.dead_letter(letters))",
+        (
+            UNIT + "streams/test_ingest.py::test_a_slice_with_an_undeliverable_dead_letter_does_not_return",
+            REFUSED_LETTER,
+        ),
+    ),
+    Mutant(
+        "poison is passed over without a letter",
+        "streams/ingest.py",
+        "await self._bury([self._poison_letter(item) for item in poison], poison) if poison else []",
+        "[]",
+        (POISON,),
+    ),
+    Mutant(
+        "bisecting forgets the second half",
+        "streams/ingest.py",
+        "await self._store(records[middle:], right_dead, next_offset)",
+        "await self._store([], right_dead, next_offset)",
+        (UNIT + "streams/test_ingest.py::test_one_refused_record_in_a_thousand_dies_alone_in_few_transactions", POISON),
+    ),
+    Mutant(
+        "a letter holds text instead of bytes",
+        "streams/ingest.py",
+        "**payload(raw.value,",
+        "**payload(raw.value and raw.value.decode(errors='replace').encode(),",
+        (POISON,),
+    ),
+    Mutant(
+        "a letter published again is another letter",
+        "schemas/letter.py",
+        'return hashlib.sha256("\\n".join([stage, *place])',
+        'return hashlib.sha256("\\n".join([stage, *place, str(id(place))])',
+        (UNIT + "schemas/test_letter.py", KILLS),
+    ),
+    Mutant(
+        "the breaker never opens",
+        "streams/breaker.py",
+        "if self.in_a_row >= DEATHS_IN_A_ROW or self._too_many():",
+        "if False:",
+        (UNIT + "streams/test_breaker.py::test_a_hundred_deaths_in_a_row_open_the_breaker", BREAKER),
+    ),
+    Mutant(
+        "a missing table is the records' fault",
+        "sinks/sqlstate.py",
+        '"42": SinkMisconfigured',
+        '"42": SinkRefused',
+        (UNIT + "sinks/test_sqlstate.py", RENAMED),
+    ),
+    Mutant(
+        "a deadlock is the records' fault",
+        "sinks/sqlstate.py",
+        '"40": SinkUnavailable',
+        '"40": SinkRefused',
+        (UNIT + "sinks/test_sqlstate.py", DEADLOCK),
+    ),
+    Mutant(
+        "a partition on hold is ready",
+        "tillstream/wiring.py",
+        "for place, why in list(ingest.holds.items()):",
+        "for place, why in list[Any]():",
+        (REFUSED_LETTER,),
+    ),
+    # Publishing.
+    Mutant(
+        "publish without waiting for the broker's word",
+        "streams/publisher.py",
+        'acks="all"',
+        "acks=0",
+        (BROKER,),
+    ),
+    Mutant(
+        "a producer that failed is used again",
+        "streams/publisher.py",
+        "            self._retire()\n            reason =",
+        "            reason =",
+        (BROKER,),
+    ),
+    Mutant(
+        "the cursor moves before the acks",
+        "connectors/delivery.py",
+        "        prepared = ready.prepared\n",
+        "        prepared = ready.prepared\n        self._work.cursor = ready.batch.cursor\n",
+        (DIRECTORY + "test_a_cursor_is_never_ahead_of_acknowledgements",),
+    ),
+    Mutant(
+        "files are told apart by name",
+        "connectors/directory.py",
+        "yield Task(item.shown, item.sha256, item.sha256,",
+        "yield Task(item.shown, item.shown, item.sha256,",
+        (),
+    ),
+    # The ledger.
+    Mutant(
+        "success without counting",
+        "tillstream/control/verdict.py",
+        "    if run.read == run.published + run.rejected + run.filtered and run.confirmed == run.published:\n"
+        "        if run.sink_sum == run.published_sum:\n",
+        "    if True:\n        if True:\n",
+        (UNIT + "tillstream/test_verdict.py",),
+    ),
+    Mutant(
+        "success although something died",
+        "tillstream/control/verdict.py",
+        "RunStatus.PARTIAL_SUCCESS if run.rejected or run.dead or run.problems else RunStatus.SUCCESS",
+        "RunStatus.SUCCESS",
+        (UNIT + "tillstream/test_verdict.py::test_a_run_with_anything_less_than_success_ends_partial",),
+    ),
+)
