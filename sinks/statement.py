@@ -40,6 +40,7 @@ def statements(schema: str = LIVE_SCHEMA) -> Mapping[str, str]:
     def filled(text: str) -> str:
         return _BLOCK.sub(lambda match: filled(blocks[match[1]]), text)
 
+    blocks["apply_carefully"] = blocks["apply_records"].replace("{busy}", "{all_busy}")
     # The key of a lock is an integer of ours, filled in for each partition.
     return {name: text if name == "lock_partition" else filled(text) for name, text in blocks.items()}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from schemas.errors import SinkUnavailable
 from sinks.base import Applied, Place
 from sinks.ledger import verify
 from sinks.migrate import migrate
-from sinks.pool import Timeouts
+from sinks.pool import Connection, Timeouts
 from sinks.postgres import PostgresSink, partition_lock
 from tests.model.history import PLACE, record
 from tillstream.embedded.process import holds
@@ -29,7 +30,14 @@ async def sink(database: str) -> AsyncIterator[PostgresSink]:
     await opened.close()
 
 
-class LockInsideTheStatement(PostgresSink):
+class WithoutSecondLook(PostgresSink):
+    """Blind to what other partitions wrote to its payments, which would show without the lock too."""
+
+    async def _missed_some(self, held: Connection, row: Any) -> bool:
+        return False
+
+
+class LockInsideTheStatement(WithoutSecondLook):
     """A mutant: the statement takes the lock itself, so its snapshot is older than the lock."""
 
     def mutate(self) -> None:
@@ -45,7 +53,7 @@ class LockInsideTheStatement(PostgresSink):
         }
 
 
-class NoLock(PostgresSink):
+class NoLock(WithoutSecondLook):
     """A mutant: nobody takes the lock."""
 
     def mutate(self) -> None:
@@ -60,7 +68,8 @@ async def wait_for_a_waiter(sink: PostgresSink) -> None:
 
 
 async def captured_and_refunded_at_once(first: PostgresSink, second: PostgresSink) -> int:
-    """The amount, after `second` had to wait for what `first` wrote to the same payment."""
+    """The amount, after `second` had to wait for what `first` wrote to the same payment, which both know."""
+    await first.apply(PLACE, [record("authorised", 100)], next_offset=1)
     async with first.locked(PLACE) as held:
         prepared = first.prepare([record("captured", 100, reference="c", parent="001")])
         await held.fetchrow(first._sql["apply_records"], PLACE.topic, 0, 1, *prepared.waves[0].parameters(PLACE))
@@ -118,6 +127,25 @@ async def test_one_event_id_written_by_two_partitions_at_once_has_one_outcome_ea
 
     assert await waiting == Applied(redelivered=1)
     assert await verify(sink.pool) == []
+
+
+@pytest.mark.parametrize(("opened", "amount"), [(PostgresSink, 70), (WithoutSecondLook, -30)])
+async def test_one_payment_written_by_two_partitions_at_once_loses_nothing_because_of_a_second_look(
+    sink: PostgresSink, opened: type[PostgresSink], amount: int
+) -> None:
+    """No producer of ours does that; one with another partitioner may, and so may a redrive of what it wrote."""
+    second = opened(sink.pool)
+    await sink.apply(PLACE, [record("authorised", 100)], next_offset=1)
+    async with sink.locked(PLACE) as held:
+        prepared = sink.prepare([record("captured", 100, reference="c", parent="001")])
+        await held.fetchrow(sink._sql["apply_records"], PLACE.topic, 0, 1, *prepared.waves[0].parameters(PLACE))
+        waiting = asyncio.create_task(second.apply(OTHER_PLACE, [record("refunded", 30)], next_offset=2))
+        await wait_for_a_waiter(sink)
+        await held.execute("COMMIT")
+
+    assert await waiting == Applied(applied=1)
+    assert await sink.pool.fetchval("SELECT amount FROM payments") == amount
+    assert bool(await verify(sink.pool)) == (amount != 70)
 
 
 async def test_a_client_frozen_inside_its_transaction_does_not_hold_the_partition_for_ever(database: str) -> None:
