@@ -9,14 +9,15 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from aiohttp import web
 
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, StackBusy
+from tillstream.embedded.lock import OwnerLock
 from tillstream.health import Health
 from tillstream.metrics import CONTENT_TYPE, PrometheusMeter
 
@@ -52,11 +53,9 @@ async def serve(
     runner = web.AppRunner(application(meter, health), access_log=None, shutdown_timeout=_SHUTDOWN_S)
     await runner.setup()
     try:
-        endpoint = await _listen(runner, role, host=host, port=port, run=run)
-        try:
-            yield endpoint
-        finally:
-            endpoint.file.unlink(missing_ok=True)
+        bound = await _listen(runner, host, port, role)
+        with _place(run, role) as file:
+            yield _announce(Endpoint(role, host, bound, file))
     finally:
         await runner.cleanup()
 
@@ -79,7 +78,7 @@ def application(meter: PrometheusMeter, health: Health) -> web.Application:
     return app
 
 
-async def _listen(runner: web.AppRunner, role: str, *, host: str, port: int, run: Path) -> Endpoint:
+async def _listen(runner: web.AppRunner, host: str, port: int, role: str) -> int:
     try:
         await web.TCPSite(runner, host, port).start()
     except OSError as exc:
@@ -87,26 +86,30 @@ async def _listen(runner: web.AppRunner, role: str, *, host: str, port: int, run
             f"http: cannot listen on {host}:{port}: {exc.strerror or exc}",
             hint=f"set http.{role}_port to a free port, or to 0 for any; http.host to an address of this machine",
         ) from exc
-    bound = runner.addresses[0][1]
-    return _announce(Endpoint(role, host, bound, _file(run, role)))
+    bound: int = runner.addresses[0][1]
+    return bound
 
 
-def _file(run: Path, role: str) -> Path:
-    """`run/<role>.json`, unless another living worker of this role has it."""
-    run.mkdir(parents=True, exist_ok=True)
-    usual = run / f"{role}.json"
-    return run / f"{role}-{os.getpid()}.json" if _is_taken(usual) else usual
-
-
-def _is_taken(file: Path) -> bool:
+@contextlib.contextmanager
+def _place(run: Path, role: str) -> Iterator[Path]:
+    """`run/<role>.json`, unless another living worker of this role has it: then one with our process id."""
+    lock = OwnerLock(run / f"{role}.announced.lock")  # `<role>.lock` is the supervisor's
     try:
-        pid = int(json.loads(file.read_text(encoding="utf-8"))["pid"])
-        os.kill(pid, 0)
-    except PermissionError:
-        return True
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-    return pid != os.getpid()
+        run.mkdir(parents=True, exist_ok=True)
+        lock.acquire(what=f"the worker {role}")
+    except OSError as exc:
+        raise ConfigError(
+            f"home: {run} cannot be written: {exc.strerror}", hint="set TILL_HOME to a directory of its own"
+        ) from exc
+    except StackBusy:
+        file = run / f"{role}-{os.getpid()}.json"
+    else:
+        file = run / f"{role}.json"
+    try:
+        yield file
+    finally:
+        file.unlink(missing_ok=True)
+        lock.release()
 
 
 def _announce(endpoint: Endpoint) -> Endpoint:

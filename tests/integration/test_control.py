@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -173,6 +173,22 @@ async def test_a_run_is_closed_once_and_counted_once(pool: Pool) -> None:
     assert closed == ["bank", None, None]
     connector = await connectors.find(pool, "bank")
     assert (connector.total_runs, connector.success_rate) == (1, 100)
-    [found] = await runs.find_runs(pool, str(run)[:8])
+    found = await runs.find_run(pool, str(run)[:8])
     assert (found.status, len(found.triggered_by)) == (RunStatus.SUCCESS, 100)
-    assert [each.id for each in await runs.find_runs(pool, str(found.number))] == [run]
+
+
+async def test_a_run_is_found_by_its_number_even_where_ids_begin_so_and_by_enough_of_its_id(pool: Pool) -> None:
+    view, log = await _connector(pool), PostgresRunLog(pool)
+    ids = [UUID(int=1 << 124), UUID(int=(1 << 124) + 1), UUID(int=2 << 124)]  # 1…, 1…, 2…
+    for run in ids:
+        await log.open(run, view.id, triggered_by="SCHEDULER", run_type="SCHEDULED")
+
+    assert (await runs.find_run(pool, "1")).id == ids[0]
+    assert (await runs.find_run(pool, "2")).id == ids[1]
+    assert (await runs.find_run(pool, "20")).id == ids[2]
+    assert (await runs.find_run(pool, str(ids[1]).upper())).id == ids[1]
+    with pytest.raises(Conflict, match="the ids of 2 runs begin with '10'"):
+        await runs.find_run(pool, "10")
+    for nothing in ("9", "%", "x", ""):
+        with pytest.raises(NotFound):
+            await runs.find_run(pool, nothing)

@@ -361,7 +361,7 @@ async def lose_an_event(home: Path) -> UUID:
     dsn = json.loads((home / "run" / "stack.json").read_text())["endpoints"]["postgres_dsn"]
     held = await asyncpg.connect(dsn)
     try:
-        query = "DELETE FROM payment_events WHERE reference = 'P-1006' RETURNING run"
+        query = "DELETE FROM payment_events WHERE reference = 'P-1006' AND provider = 'demo' RETURNING run"
         return (await held.fetch(query))[0]["run"]
     finally:
         await held.close()

@@ -9,6 +9,7 @@ import pytest
 
 from schemas import metric
 from schemas.errors import ConfigError
+from tillstream.embedded.lock import OwnerLock
 from tillstream.health import Health
 from tillstream.http import serve
 from tillstream.metrics import PrometheusMeter
@@ -39,7 +40,7 @@ async def test_a_worker_serves_its_metrics_and_tells_why_it_is_not_ready(tmp_pat
         async with client.get("/stats") as answer:
             assert answer.status == 404
 
-    assert list((tmp_path / "run").iterdir()) == []
+    assert list((tmp_path / "run").glob("*.json")) == []
 
 
 async def test_a_port_that_is_taken_is_told_as_a_setting(tmp_path: Path) -> None:
@@ -52,8 +53,10 @@ async def test_a_port_that_is_taken_is_told_as_a_setting(tmp_path: Path) -> None
 
 
 async def test_a_second_worker_of_a_role_does_not_hide_the_first(tmp_path: Path) -> None:
-    (tmp_path / "sink.json").write_text(json.dumps({"pid": os.getppid()}))
-    (tmp_path / "monitor.json").write_text(json.dumps({"pid": 2**22 + 1}))  # beyond the kernel's greatest pid
+    first = OwnerLock(tmp_path / "sink.announced.lock")
+    first.acquire(what="another sink")
+    # What a killed worker left says nothing, even if its process id belongs to somebody else by now.
+    (tmp_path / "monitor.json").write_text(json.dumps({"pid": os.getppid()}))
     parts = {"meter": PrometheusMeter(), "health": Health(), "run": tmp_path}
 
     async with (
@@ -62,3 +65,4 @@ async def test_a_second_worker_of_a_role_does_not_hide_the_first(tmp_path: Path)
     ):
         assert sink.file.name == f"sink-{os.getpid()}.json"
         assert monitor.file.name == "monitor.json"
+    first.release()

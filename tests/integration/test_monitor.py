@@ -75,8 +75,7 @@ class World:
         await self.sink.apply(Place(self.topics.events.name, 0), [], dead, next_offset=None)
 
     async def view(self, run_id: UUID) -> run.RunView:
-        (found,) = await run.find_runs(self.pool, str(run_id))
-        return found
+        return await run.find_run(self.pool, str(run_id))
 
     def metric(self, line: str) -> str:
         lines = [each for each in self.meter.exposition().decode().splitlines() if each.startswith(line)]

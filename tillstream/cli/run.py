@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from schemas.errors import Conflict, NotFound
 from tillstream.cli import context
 from tillstream.cli.option import LimitOption, OutputOption
 from tillstream.cli.output import Output, print_fields, print_json, print_table
@@ -79,12 +78,7 @@ async def _found(wanted: str) -> RunView:
     from tillstream.control import run as runs
 
     async with context.pool(context.settings()) as pool:
-        found = await runs.find_runs(pool, wanted)
-    if not found:
-        raise NotFound(f"there is no run {wanted!r}", hint="`till run list` shows them")
-    if len(found) > 1:
-        raise Conflict(f"{len(found)} runs begin with {wanted!r}", hint="give more of the id")
-    return found[0]
+        return await runs.find_run(pool, wanted)
 
 
 def _status(view: RunView) -> str:

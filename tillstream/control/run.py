@@ -7,6 +7,7 @@ come late and again: each is idempotent, and an ended run never changes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,12 +18,15 @@ from uuid import UUID
 
 from schemas import metric
 from schemas.checkpoint import Counts
+from schemas.errors import Conflict, NotFound
 from schemas.metric import Meter, NullMeter
 from sinks.pool import Connection, Pool, connection
 from tillstream.control.statement import statements
 
 MANUAL = "MANUAL"
 DEFAULT_LIMIT = 30  # seed 003: the history's page
+_NAMES_A_RUN = re.compile(r"[0-9a-fA-F-]{1,36}", re.ASCII)
+_HINT = "`till run list` shows them"
 
 
 class RunStatus(StrEnum):
@@ -128,10 +132,24 @@ async def list_runs(pool: Pool, *, connector_id: UUID | None = None, limit: int 
         return [_view(row) for row in await held.fetch(statements()["list_runs"], connector_id, None, limit)]
 
 
-async def find_runs(pool: Pool, wanted: str) -> list[RunView]:
-    """The runs whose id begins with `wanted`, or whose number it is."""
+async def find_run(pool: Pool, wanted: str) -> RunView:
+    """
+    The run of this number, or whose id begins so.
+
+    Raises:
+        NotFound: there is none. Conflict: several ids begin so. SinkError: as routed.
+    """
+    if not _NAMES_A_RUN.fullmatch(wanted):
+        raise NotFound(f"there is no run {wanted!r}", hint=_HINT)
     async with connection(pool) as held:
-        return [_view(row) for row in await held.fetch(statements()["list_runs"], None, wanted, DEFAULT_LIMIT)]
+        found = [_view(row) for row in await held.fetch(statements()["list_runs"], None, wanted, DEFAULT_LIMIT)]
+    # `8` may be a number and the beginning of ids; numbers are what lists show
+    found = [view for view in found if str(view.number) == wanted] or found
+    if not found:
+        raise NotFound(f"there is no run {wanted!r}", hint=_HINT)
+    if len(found) > 1:
+        raise Conflict(f"the ids of {len(found)} runs begin with {wanted!r}", hint="give more of the id")
+    return found[0]
 
 
 # asyncpg's records are mappings of anything
