@@ -77,7 +77,8 @@ class DelimitedParser(Parser):
             lines = whole.split("\n")
             if not lines[-1]:
                 lines.pop()
-            body = _Body(lines, self.line, not whole.endswith("\n"), _is_odd(whole))
+            odd = len(whole) > MAX_RECORD or _is_odd(whole)
+            body = _Body(lines, self.line, not whole.endswith("\n"), odd)
             incomplete = yield from self._parse(body, final=final)
             self._carry = incomplete + self._carry
         if len(self._carry) > MAX_RECORD:
@@ -87,13 +88,20 @@ class DelimitedParser(Parser):
         """The carry has grown too large: by one line without end, or by a quote without its second."""
         line, newline, rest = self._carry.partition("\n")
         if not newline:
-            self._begin_passing("record_too_large")
+            self._begin_passing()
             self._carry = self._pass_line(line, final=False)
             return
         self._carry = ""
-        self._reject("unterminated_quote", "a quote is never closed", self.codec.bytes_of(line + newline))
-        self._advance(line + newline)
+        self._reject_open_line(line + newline)
         yield from self._consume(rest, final=False)
+
+    def _reject_open_line(self, line: str) -> None:
+        """A line in which a quote opens, and nothing that belongs to it closes it."""
+        if len(line) > MAX_RECORD:
+            self._reject_too_large(line, self.line)
+        else:
+            self._reject("unterminated_quote", "a quote is never closed", self.codec.bytes_of(line))
+        self._advance(line)
 
     def _parse(self, body: _Body, *, final: bool) -> Generator[Parsed, None, str]:
         """Parse whole lines; returns the text of a record that is not complete yet."""
@@ -104,24 +112,27 @@ class DelimitedParser(Parser):
             self._advance(body.text(0, used))
             body = body.after(used)
         while body.lines:
-            unclosed = yield from self._rows(body)
-            if unclosed is None:
+            open_at, closed = yield from self._rows(body)
+            if open_at is None:
                 return ""
-            body = body.after(unclosed)
+            body = body.after(open_at)
             text = body.text(0, len(body.lines))
-            if not final:
+            if not closed and not final:
                 return text
-            if len(text) <= OPEN_QUOTE or len(body.lines) == 1:
+            if not closed and len(text) <= OPEN_QUOTE:
                 self._reject("truncated", "the file ends inside quotes", self.codec.bytes_of(text))
                 self._advance(text)
                 return ""
-            self._reject("unterminated_quote", "a quote is never closed", self.codec.bytes_of(body.text(0, 1)))
-            self._advance(body.text(0, 1))
+            self._reject_open_line(body.text(0, 1))
             body = body.after(1)
         return ""
 
-    def _rows(self, body: _Body) -> Generator[Parsed, None, int | None]:
-        """Parse rows; returns the index of the line at which an unclosed record begins, or None."""
+    def _rows(self, body: _Body) -> Generator[Parsed, None, tuple[int | None, bool]]:
+        """
+        Parse rows; returns the index of the line at which the quotes of a record stay open, or None.
+
+        They may be closed in the end, further away than a record is long; then the second value is true.
+        """
         assert self._header is not None, "the header comes first"  # noqa: S101
         width, read, plain = len(self._header), self._read_row, not (body.odd or self._reader.keeps_record)
         reader = csv.reader(body.lines, delimiter=self._delimiter or ",", strict=True)
@@ -135,8 +146,9 @@ class DelimitedParser(Parser):
                             self._accept(read(row), body.first_line + first)
                         except RecordRejected as exc:
                             self._reject_lines(exc, body, first, end)
-                    else:
-                        self._row(row, body, first, end)
+                    elif not self._row(row, body, first, end):
+                        self._advance(body.text(done, first))
+                        return first, True
                     first = end
                     if self._is_full:
                         self._advance(body.text(done, first))
@@ -146,18 +158,26 @@ class DelimitedParser(Parser):
             except csv.Error as exc:
                 if _UNCLOSED in str(exc):
                     self._advance(body.text(done, first))
-                    return first
+                    return first, False
                 end = reader.line_num
+                if end > first + 1 and len(body.text(first, end)) > MAX_RECORD:
+                    self._advance(body.text(done, first))
+                    return first, True
                 self._reject_lines(_malformed(exc), body, first, end)
                 first = end
         self._advance(body.text(done, len(body.lines)))
-        return None
+        return None, False
 
-    def _row(self, row: list[str], body: _Body, first: int, end: int) -> None:
-        """Any row that is not a plain one."""
+    def _row(self, row: list[str], body: _Body, first: int, end: int) -> bool:
+        """Any row that is not a plain one; False if its quotes span more than a record may have."""
         text = body.text(first, end)
+        if len(text) > MAX_RECORD:
+            if end > first + 1:
+                return False
+            self._reject_too_large(text, body.first_line + first)
+            return True
         if not text.strip():
-            return
+            return True
         assert self._header is not None, "the header comes first"  # noqa: S101
         try:
             clean(text)
@@ -173,8 +193,12 @@ class DelimitedParser(Parser):
             self._accept(facts, body.first_line + first)
         except RecordRejected as exc:
             self._reject_lines(exc, body, first, end)
+        return True
 
     def _reject_lines(self, exc: RecordRejected, body: _Body, first: int, end: int) -> None:
+        if len(text := body.text(first, end)) > MAX_RECORD:
+            self._reject_too_large(text, body.first_line + first)
+            return
         raw = self.codec.bytes_of(body.text(first, end))
         self._reject(exc.code, str(exc), raw, body.first_line + first)
 

@@ -167,7 +167,9 @@ class JsonLinesParser(_JsonParser):
             newline = body.find("\n", at)
             end = len(body) if newline < 0 else newline
             record = body[at:end].strip(_BLANK)
-            if record:
+            if end + 1 - at > MAX_RECORD:
+                self._reject_too_large(body[at : end + 1], line)
+            elif record:
                 self._object(record, line, cut=newline < 0)
             line += 1
             at = end + 1
@@ -177,7 +179,7 @@ class JsonLinesParser(_JsonParser):
                 yield self._flush()
         self._advance(body[begun:])
         if len(self._carry) > MAX_RECORD:
-            self._begin_passing("record_too_large")
+            self._begin_passing()
             self._carry = self._pass_line(self._carry, final=False)
 
 
@@ -196,7 +198,7 @@ class JsonParser(_JsonParser):
 
     def _consume(self, text: str, *, final: bool) -> Iterator[Parsed]:
         if self._passing is not None:
-            self._pass(text, through=final)
+            self._pass_on(text, final=final)
             return
         begun = at = counted = 0
         line = self.line
@@ -206,13 +208,15 @@ class JsonParser(_JsonParser):
                 break
             if self._mode == "end":
                 self._advance(text[begun:at])
-                self._begin_passing("trailing_data")
-                self._carry = ""
-                self._pass(text[at:], through=final)
+                self._pass_rest(text[at:], final=final, reason="trailing_data")
                 return
             end, complete = self._end_of_record(text, at)
             if not complete and not final:
                 break
+            if end - at > MAX_RECORD:
+                self._advance(text[begun:at])
+                self._pass_rest(text[at:], final=final)
+                return
             line += text.count("\n", counted, at)
             counted = at
             self._object(text[at:end].rstrip(_BLANK), line, cut=not complete)
@@ -227,10 +231,18 @@ class JsonParser(_JsonParser):
             self._reject("truncated", "the array is not closed", b"")
             self._mode = "end"
         if len(self._carry) > MAX_RECORD:
-            # Where a record has no end in sight, the file's rest is one rejection.
-            self._begin_passing("record_too_large")
-            rest, self._carry = self._carry, ""
-            self._pass(rest, through=final)
+            self._pass_rest(self._carry, final=final)
+
+    def _pass_rest(self, text: str, *, final: bool, reason: str = "record_too_large") -> None:
+        """Where a record is too large to look for its end, the file's rest is one rejection."""
+        self._carry = ""
+        self._begin_passing(reason)
+        self._pass_on(text, final=final)
+
+    def _pass_on(self, text: str, *, final: bool) -> None:
+        self._pass(text, through=final)
+        if final:
+            self._mode = "end"
 
     def _to_record(self, text: str, at: int) -> int:
         """Where the next record begins, past what stands between records."""
@@ -271,7 +283,9 @@ class JsonParser(_JsonParser):
                 return len(text), False  # a string that does not end here
             elif found in ("}", "]"):
                 if array and depth == 0:
-                    return match.start(), True
+                    if found == "]":
+                        return match.start(), True
+                    continue  # a stray brace is a part of what is wrong here
                 depth -= 1
                 if not array and depth == 0:
                     return match.end(), True

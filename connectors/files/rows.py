@@ -36,9 +36,9 @@ class Parsed(NamedTuple):
 class TooLarge:
     """A record that is passed over because it cannot be held: its head, its size, its hash."""
 
-    def __init__(self, reason: str, line: int) -> None:
-        self.reason = reason
-        self.line = line
+    def __init__(self, reason: str, *, offset: int, line: int) -> None:
+        self.begins_at = (offset, line)
+        self._reason = reason
         self._head = b""
         self._size_bytes = 0
         self._digest = hashlib.sha256()
@@ -53,7 +53,7 @@ class TooLarge:
         """The letter-to-be, once its end is found."""
         message = f"a record of {self._size_bytes} bytes; at most about {MAX_RECORD} can be read"
         return Rejection(
-            position, self.reason, message, self._head, self.line, self._size_bytes, self._digest.hexdigest()
+            position, self._reason, message, self._head, self.begins_at[1], self._size_bytes, self._digest.hexdigest()
         )
 
 
@@ -80,9 +80,10 @@ class Parser(ABC):
             self._use(Codec(place["encoding"]))
 
     def place(self) -> dict[str, Any]:
-        """Where it stands, between two records."""
+        """Where it stands, between two records: before one that is being passed over."""
         codec = self._codec.name if self._codec else self._encoding.value
-        return {"format": self.format, "offset": self.offset, "row": self.row, "line": self.line, "encoding": codec}
+        offset, line = self._passing.begins_at if self._passing else (self.offset, self.line)
+        return {"format": self.format, "offset": offset, "row": self.row, "line": line, "encoding": codec}
 
     def feed(self, block: bytes, *, final: bool) -> Iterator[Parsed]:
         """
@@ -148,9 +149,15 @@ class Parser(ABC):
         self.offset += self.codec.size_of(text)
         self.line += text.count("\n")
 
-    def _begin_passing(self, reason: str) -> None:
+    def _reject_too_large(self, text: str, line: int) -> None:
+        """A record that happened to be held, but is one of those that are not: its fate must not depend on blocks."""
+        record = TooLarge("record_too_large", offset=0, line=line)
+        record.add(self.codec.bytes_of(text))
+        self._reject_passed(record)
+
+    def _begin_passing(self, reason: str = "record_too_large") -> None:
         """Here begins a record too large to hold."""
-        self._passing = TooLarge(reason, self.line)
+        self._passing = TooLarge(reason, offset=self.offset, line=self.line)
 
     def _pass_line(self, text: str, *, final: bool) -> str:
         """Where a line is too large, go on passing over it; the text after it."""
@@ -167,11 +174,14 @@ class Parser(ABC):
         self._passing.add(self.codec.bytes_of(text))
         self._advance(text)
         if through:
-            self.row += 1
-            rejection = self._passing.rejection(f"row {self.row}")
-            self._rejections.append(rejection)
-            self._raw_bytes += len(rejection.raw)
+            self._reject_passed(self._passing)
             self._passing = None
+
+    def _reject_passed(self, record: TooLarge) -> None:
+        self.row += 1
+        rejection = record.rejection(f"row {self.row}")
+        self._rejections.append(rejection)
+        self._raw_bytes += len(rejection.raw)
 
     @property
     def _is_full(self) -> bool:

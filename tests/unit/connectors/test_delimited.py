@@ -234,6 +234,17 @@ def test_a_line_too_large_to_hold_is_passed_over_and_counted_once(monkeypatch: p
     assert records(found)[1].line == 4
 
 
+def test_a_place_is_never_inside_a_record_that_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delimited, "MAX_RECORD", 10_000)
+    data = HEADER + good(b"a") + good(b"x" * 100_000) + good(b"b")
+
+    first, *rest = parsed(csv(), data, block=3_000)
+    again = parsed(csv(), data, place=first.place)
+
+    assert references([first]) == ["a"]
+    assert rejections(again) == rejections(rest)
+
+
 def test_the_standard_librarys_words_are_those_we_look_for() -> None:
     with pytest.raises(standard.Error, match=delimited._UNCLOSED):
         list(standard.reader(['"x'], strict=True))
@@ -255,15 +266,18 @@ ROWS = st.lists(st.one_of(st.just(good(b"a").decode()), st.lists(CELL, max_size=
 PIECES = ROWS.map(lambda pieces: "\n".join(pieces).encode("utf-8", "surrogatepass"))
 
 
-@given(body=PIECES, block=st.integers(1, 40), batch=st.integers(1, 3))
-@example(body=b'a,payin,failed,EUR,1,"\n', block=1, batch=1)
-def test_neither_blocks_nor_resuming_change_what_is_read(body: bytes, block: int, batch: int) -> None:
+@given(body=PIECES, block=st.integers(1, 40), batch=st.integers(1, 3), most=st.sampled_from([60, 70, 100, 10_000]))
+@example(body=b'a,payin,failed,EUR,1,"\n', block=1, batch=1, most=10_000)
+@example(body=b'x,"' + b"\n" * 90 + b'"\na,payin,failed,EUR,1,\n' * 2, block=30, batch=1, most=60)
+def test_neither_blocks_nor_resuming_change_what_is_read(body: bytes, block: int, batch: int, most: int) -> None:
     data = HEADER + body
-    whole = parsed(csv(), data)
     patch = pytest.MonkeyPatch()
     patch.setattr(rows, "BATCH_ROWS", batch)
+    patch.setattr(delimited, "MAX_RECORD", most)
+    patch.setattr(delimited, "OPEN_QUOTE", most // 2)
 
     with patch.context():
+        whole = parsed(csv(), data)
         pieces = parsed(csv(), data, block=block)
         resumed = [parsed(csv(), data, place=json.loads(json.dumps(piece.place))) for piece in pieces]
 

@@ -147,6 +147,7 @@ def test_an_arrays_elements_are_records_with_exact_offsets() -> None:
         ("{oops}", "malformed_json"),
         ('{"a":1,"a":2}', "duplicate_key"),
         ("17", "not_an_object"),
+        ("}", "malformed_json"),
         ("[]", "not_an_object"),
         ('[{"a":[1,2]},3]', "not_an_object"),
         ('"a, b]"', "not_an_object"),
@@ -214,7 +215,10 @@ def test_an_element_too_large_to_hold_ends_the_file_in_bounded_memory(monkeypatc
 
     assert references(found) == ["a"]
     (rejection,) = rejections(found)
-    assert (rejection.reason, rejection.size_bytes) == ("record_too_large", len(data) - data.index(b'{"reference": "bb'))
+    assert (rejection.reason, rejection.size_bytes) == (
+        "record_too_large",
+        len(data) - data.index(b'{"reference": "bb'),
+    )
 
 
 def test_a_whole_record_can_be_kept_as_it_was_written() -> None:
@@ -243,7 +247,12 @@ def test_lines_are_records_and_blank_ones_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("bad", "reason"),
-    [(b"{oops}", "malformed_json"), (b'{"a":"\xff"}', "invalid_encoding"), (b"[]", "not_an_object"), (b"{", "malformed_json")],
+    [
+        (b"{oops}", "malformed_json"),
+        (b'{"a":"\xff"}', "invalid_encoding"),
+        (b"[]", "not_an_object"),
+        (b"{", "malformed_json"),
+    ],
 )
 def test_a_bad_line_is_rejected_with_its_bytes_and_the_rest_goes_through(bad: bytes, reason: str) -> None:
     found = parsed(lines(), text("a").encode() + b"\n" + bad + b"\n" + text("b").encode())
@@ -271,24 +280,32 @@ def test_a_line_too_large_to_hold_is_passed_over(monkeypatch: pytest.MonkeyPatch
     ]
 
 
+NESTED = text("é", x={"y": ["]", "}"]})
 PIECE = st.one_of(
-    st.sampled_from([text("a"), text("é", x={"y": ["]", "}"]}), "{}", "{", "}", "[", "]", ",", '"', "\\", "\n", "1", "x", " "]),
+    st.sampled_from([text("a"), NESTED, "{}", "{", "}", "[", "]", ",", '"', "\\", "\n", "1", "x", " "]),
     st.text(max_size=4),
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize("make", [array, lines])
-@given(body=st.lists(PIECE, max_size=10).map("".join), opened=st.booleans(), block=st.integers(1, 30), batch=st.integers(1, 2))
+@given(
+    body=st.lists(PIECE, max_size=10).map("".join),
+    opened=st.booleans(),
+    block=st.integers(1, 30),
+    batch=st.integers(1, 2),
+    most=st.sampled_from([20, 90, 10_000]),
+)
 def test_neither_blocks_nor_resuming_change_what_is_read(
-    make: object, body: str, opened: bool, block: int, batch: int
+    make: object, body: str, opened: bool, block: int, batch: int, most: int
 ) -> None:
     data = ("[" * opened + body).encode("utf-8", "surrogatepass")
     parser = make()  # type: ignore[operator]
-    whole = parsed(parser, data)
     patch = pytest.MonkeyPatch()
     patch.setattr(rows, "BATCH_ROWS", batch)
+    patch.setattr(objects, "MAX_RECORD", most)
 
     with patch.context():
+        whole = parsed(parser, data)
         pieces = parsed(parser, data, block=block)
         resumed = [parsed(parser, data, place=json.loads(json.dumps(piece.place))) for piece in pieces]
 
