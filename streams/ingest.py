@@ -126,7 +126,11 @@ class Ingest:
         Raises nothing but bugs: *retry* and *pause* are waited out here, *reject* becomes a letter.
         """
         run = _Application(self, prepared)
-        await run.all()
+        try:
+            await run.all()
+        except asyncio.CancelledError:
+            self._let_go(prepared.place)  # revoked: others may wait for it now, we do not
+            raise
         self._report(prepared, run.total)
         return run.total
 
@@ -138,20 +142,31 @@ class Ingest:
         return found
 
     async def hold(self, place: Place, why: Hold, seconds: float) -> None:
-        """Wait, visibly."""
-        labels = {"topic": place.topic, "partition": str(place.partition), "reason": why.value}
+        """Wait, visibly. The partition counts as held until `release`: trying again may take long, too."""
+        before = self.holds.get(place, why)
         self.holds[place] = why
-        self.meter.set(metric.HELD, 1, **labels)
-        try:
-            await self.sleep(seconds)
-        finally:
-            self.meter.set(metric.HELD, 0, **labels)
+        if before is not why:
+            self._show(place, before, held=False)
+        self._show(place, why, held=True)
+        await self.sleep(seconds)
 
     def release(self, place: Place) -> None:
         """The partition moves again."""
-        self.causes.pop(place, None)
-        if self.holds.pop(place, None) is not None:
+        if self._let_go(place):
             log.info("partition moves again", extra={"facts": {"topic": place.topic, "partition": place.partition}})
+
+    def _let_go(self, place: Place) -> bool:
+        self.causes.pop(place, None)
+        why = self.holds.pop(place, None)
+        if why is not None:
+            self._show(place, why, held=False)
+        return why is not None
+
+    def _show(self, place: Place, why: Hold, *, held: bool) -> None:
+        labels = {"topic": place.topic, "partition": str(place.partition)}
+        self.meter.set(metric.HELD, float(held), **labels, reason=why.value)
+        if why is Hold.BREAKER:
+            self.meter.set(metric.BREAKER_OPEN, float(held), **labels)
 
     def _report(self, prepared: Prepared, total: Applied) -> None:
         topic = prepared.place.topic
@@ -305,11 +320,9 @@ class _Application:
     async def _wait_for_breaker(self) -> None:
         labels = {"topic": self.place.topic, "partition": str(self.place.partition)}
         while self.breaker.is_open:
-            self.ingest.meter.set(metric.BREAKER_OPEN, 1, **labels)
             remaining_s = self.breaker.remaining_s(time.monotonic())
             if remaining_s == 0:
                 self.breaker.half_open()
-                self.ingest.meter.set(metric.BREAKER_OPEN, 0, **labels)
                 self.ingest.release(self.place)
                 return
             log.error(

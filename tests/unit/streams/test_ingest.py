@@ -15,11 +15,12 @@ from schemas.errors import DeadLetterUnavailable, SinkMisconfigured, SinkRefused
 from schemas.event import ConnectorEvent
 from schemas.identity import foreign_id
 from schemas.letter import DeadLetter
-from schemas.metric import NullMeter
+from schemas.metric import Metric, NullMeter
 from schemas.payment import PaymentPayload, PaymentType, Status
 from sinks.base import EXTERNAL_RUN, Applied, Dead, Place, Record
 from streams.ingest import Hold, Ingest
 from streams.slice import Slice
+from tillstream.embedded.process import holds
 
 TOPIC = "till.events"
 RUN = UUID(int=7)
@@ -225,6 +226,65 @@ async def test_a_missing_table_holds_the_partition_visibly_and_kills_no_record()
 
     assert seen == [{Place(TOPIC, 0): Hold.CONFIGURATION}] * 3
     assert (ingest.holds, pile.letters, sink.stored) == ({}, [], ["P0"])
+
+
+class Gauges(NullMeter):
+    """What the gauges say now, zeros left out."""
+
+    def __init__(self) -> None:
+        self.now: dict[tuple[str, ...], float] = {}
+
+    def set(self, metric: Metric, value: float, **labels: str) -> None:
+        key = (metric.name, *labels.values())
+        self.now.pop(key, None)
+        if value:
+            self.now[key] = value
+
+
+async def test_a_partition_counts_as_held_also_while_it_is_tried_again_and_for_one_reason_at_a_time() -> None:
+    """A try on a frozen database takes longer than the pause after it: the gauge must not say that all is well."""
+    errors: list[Exception] = [SinkUnavailable("gone"), SinkUnavailable("gone"), SinkMisconfigured("no table")]
+    gauges, seen = Gauges(), []
+
+    def look_and_fail(records: Sequence[Record]) -> None:
+        seen.append([key[-1] for key in gauges.now])
+        if errors:
+            raise errors.pop(0)
+
+    ingest = core(RecordingSink(look_and_fail), LetterPile())
+    ingest.meter = gauges
+    await ingest.apply(ingest.prepare(sliced([good(0)])))
+
+    assert seen == [[], ["database"], ["database"], ["configuration"]]
+    assert gauges.now == {}
+
+
+@pytest.mark.parametrize("asleep", [True, False])
+async def test_a_revoked_partition_leaves_no_hold_behind(asleep: bool) -> None:
+    gauges, tries = Gauges(), []
+
+    class Sink(RecordingSink):
+        async def apply(
+            self, place: Place, records: Sequence[Record], dead: Sequence[Dead] = (), *, next_offset: int | None
+        ) -> Applied:
+            tries.append(place)
+            if len(tries) > 1 and not asleep:
+                await asyncio.Event().wait()
+            raise SinkUnavailable("gone")
+
+    async def for_ever(_: float) -> None:
+        await asyncio.Event().wait()
+
+    ingest = core(Sink(), LetterPile(), sleep=for_ever if asleep else None)
+    ingest.meter = gauges
+    applying = asyncio.create_task(ingest.apply(ingest.prepare(sliced([good(0)]))))
+    assert await holds(lambda: bool(gauges.now) and len(tries) == (1 if asleep else 2), within_s=5)
+
+    applying.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await applying
+
+    assert (gauges.now, ingest.holds, ingest.causes) == ({}, {}, {})
 
 
 async def test_a_slice_with_an_undeliverable_dead_letter_does_not_return() -> None:
