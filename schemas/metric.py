@@ -90,7 +90,10 @@ FILES_SKIPPED_TOTAL = Metric(
 )
 DEPENDENCY_UP = Metric("tillstream_dependency_up", _G, "1 while Kafka or PostgreSQL answers.", ("dependency",))
 OFFSET_RESETS_TOTAL = Metric(
-    "tillstream_offset_resets_total", _C, "Times a partition's position was not in its log any more.", ("topic", "partition")
+    "tillstream_offset_resets_total",
+    _C,
+    "Times a partition's position was not in its log any more.",
+    ("topic", "partition"),
 )
 WATCHDOG_IDLE_SECONDS = Metric("tillstream_watchdog_idle_seconds", _G, "Seconds without progress while there was lag.")
 
