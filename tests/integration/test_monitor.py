@@ -55,6 +55,7 @@ class World:
     health: Health
     connector_id: UUID
     group: str
+    dsn: str
 
     @property
     def pool(self) -> asyncpg.Pool:
@@ -107,7 +108,7 @@ async def world(kafka: Kafka, topic_prefix: str, database: str, tmp_path: Path) 
             meter=meter,
             health=health,
         )
-        yield World(kafka, table, sink, producer, monitor, meter, health, identifier, sink_app_id(prefix))
+        yield World(kafka, table, sink, producer, monitor, meter, health, identifier, sink_app_id(prefix), database)
     await sink.close()
 
 
@@ -332,6 +333,32 @@ async def test_a_redrive_is_a_run_of_its_own_and_the_letter_is_redriven_once_it_
     assert await letter.list_letters(world.pool) == []
     late = await letter.redrive(world.pool, world.producer, world.topics, [dead.id])
     assert [refused.message for refused in late.refused] == ["it was redriven already"]
+
+
+async def test_of_two_redrives_of_a_letter_at_the_same_moment_one_sends_it(world: World) -> None:
+    """
+    Both wait for the letter's row; the one that comes second must see what the first did.
+    """
+    dead = a_letter(world, 1)
+    await put(world, dead)
+    one, two = (letter.redrive(world.pool, world.producer, world.topics, [dead.id]) for _ in range(2))
+    holder = await asyncpg.connect(world.dsn)
+    held = holder.transaction()
+    await held.start()
+    await holder.execute("SELECT FROM dead_letters WHERE id = $1 FOR UPDATE", dead.id)
+    both = asyncio.gather(one, two)
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    async with asyncio.timeout(20):
+        while await holder.fetchval(waiting) < 2:  # noqa: ASYNC110  the server tells nobody when a lock is waited for
+            await asyncio.sleep(0.02)
+    await held.rollback()
+    await holder.close()
+
+    done = await both
+
+    assert sorted(len(each.sent) for each in done) == [0, 1]
+    assert [refused.message for each in done for refused in each.refused] == ["it is being redriven"]
+    assert len(await published(world)) == 1
 
 
 async def test_a_record_that_dies_again_leaves_its_letter_as_it_was(world: World) -> None:

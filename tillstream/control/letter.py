@@ -122,7 +122,8 @@ async def redrive(
     """
     run_id = uuid4()
     async with connection(pool) as held, held.transaction():
-        rows = await held.fetch(statements()["lock_letters"], list(dict.fromkeys(ids)))
+        await held.execute(statements()["lock_letters"], list(dict.fromkeys(ids)))
+        rows = await held.fetch(statements()["locked_letters"], list(dict.fromkeys(ids)))
         chosen, refused = _sorted_out(rows, ids, topics)
         if dry_run or not chosen:
             return Redriven(None, [view.letter.id for view in chosen], refused)

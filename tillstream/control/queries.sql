@@ -225,13 +225,17 @@ SELECT id, stage, reason, message, hint, attempts, failed_at, event_id, run_id, 
 SELECT * FROM dead_letters WHERE id LIKE $1 || '%' ORDER BY id LIMIT 2;
 
 -- name: lock_letters
--- The letters of these ids, locked: concurrent redrives of a letter come one after the other.
-SELECT l.*, r.closed_at IS NULL AND r.id IS NOT NULL AS under_way
+-- Concurrent redrives of a letter come one after the other. A statement of its own: what a statement reads beside the row that it
+-- waited for is as old as the statement.
+SELECT FROM dead_letters WHERE id = ANY ($1) ORDER BY id FOR UPDATE;
+
+-- name: locked_letters
+-- The letters of these ids, whole, and whether a redrive of theirs is under way.
+SELECT l.*, r.id IS NOT NULL AND r.closed_at IS NULL AS under_way
   FROM dead_letters l
   LEFT JOIN connector_runs r ON r.id = l.redrive_run_id
  WHERE l.id = ANY ($1)
- ORDER BY l.id
-   FOR UPDATE OF l;
+ ORDER BY l.id;
 
 -- name: start_redrive
 UPDATE dead_letters SET redrive_run_id = $2, redrive_attempts = redrive_attempts + 1
