@@ -39,7 +39,8 @@ represented AS (
      WHERE kind IN ('s', 'd') AND place = 1
      ORDER BY payment, rank DESC, dated DESC
 ), snapshots AS (
-    SELECT DISTINCT ON (payment, dated) *
+    SELECT DISTINCT ON (payment, dated)
+           payment, rank, dated, kind, moved, amount, asset, scheme, provider, type, original
       FROM ordered
      WHERE kind = 's'
      ORDER BY payment, dated, place
@@ -48,7 +49,10 @@ represented AS (
     SELECT DISTINCT ON (payment) *
       FROM (SELECT 0 AS choice, * FROM snapshots
             UNION ALL
-            SELECT CASE kind WHEN 'a' THEN 2 WHEN 'o' THEN 3 ELSE 1 END, * FROM ordered WHERE place = 1) AS candidates
+            SELECT CASE kind WHEN 'a' THEN 2 WHEN 'o' THEN 3 ELSE 1 END,
+                   payment, rank, dated, kind, moved, amount, asset, scheme, provider, type, original
+              FROM ordered
+             WHERE place = 1) AS candidates
      ORDER BY payment, choice, rank DESC, dated DESC
 ), absolutes AS (
     -- The newest absolute in the payment's asset; an undated one stands before everything dated.
@@ -66,7 +70,7 @@ represented AS (
            max(r.scheme COLLATE "C") AS scheme,
            coalesce(sum(r.sign * r.amount) FILTER (WHERE moves), 0) AS deltas,
            coalesce(bool_or(r.sign < 0) FILTER (WHERE moves), false) AS subtracted
-      FROM represented r
+      FROM ordered r
       JOIN lead ON lead.payment = r.payment
       LEFT JOIN absolutes a ON a.payment = r.payment,
            LATERAL (SELECT r.kind = 'd' AND r.asset = lead.asset
@@ -242,8 +246,8 @@ WITH given AS (
                    CASE WHEN digest IN (SELECT digest FROM duplicate) THEN 'duplicate'
                         WHEN digest IN (SELECT digest FROM inserted) THEN 'applied' END AS outcome
               FROM input) AS decided
-     WHERE outcome IS NOT NULL
      GROUP BY run, outcome
+    HAVING outcome IS NOT NULL  -- in WHERE, the planner would decide twice
 ), ledger AS (
     INSERT INTO {schema}.run_ledger AS l (run, log_partition, topic, outcome, events, digest_sum)
     SELECT run, $2, $1, outcome, events, {digest_sum}
