@@ -67,16 +67,18 @@ def prepare(records: Sequence[Record], dead: Sequence[Dead] = ()) -> Prepared:
     """The arrays of `records`, in their order. Raises nothing: what PostgreSQL refuses is found when it is sent."""
     makers = [_Maker()]
     first_wave = makers[0].add
-    runs_of: dict[bytes, list[UUID]] = {}
+    first_run: dict[bytes, UUID] = {}
+    further: dict[bytes, list[UUID]] = {}
     for record in records:
         digest = event_digest(record.event_id)
-        runs = runs_of.setdefault(digest, [])
+        if digest not in first_run:
+            first_run[digest] = record.run_id
+            first_wave(record, digest)
+            continue
+        runs = further.setdefault(digest, [first_run[digest]])
         if record.run_id in runs:
             continue  # the same pair again: a redelivery counts nowhere
         runs.append(record.run_id)
-        if len(runs) == 1:
-            first_wave(record, digest)
-            continue
         if len(makers) < len(runs):
             makers.append(_Maker())
         makers[len(runs) - 1].add(record, digest)
@@ -94,6 +96,8 @@ class _Maker:
     def __init__(self) -> None:
         self.rows: list[Row] = []
         self._batches: dict[Row, int] = {}
+        self._batch: Row = ()
+        self._number = 0
 
     def add(self, record: Record, digest: bytes) -> None:
         payment, lineage = record.payment, record.event.lineage
@@ -112,11 +116,12 @@ class _Maker:
                 lineage.revision_seq,
             )
             line, position = lineage.line, lineage.position
-        number = self._batches.setdefault(batch, len(self._batches) + 1)
+        if batch != self._batch:  # as a rule it is that of the record before: comparing is cheaper than hashing
+            self._batch, self._number = batch, self._batches.setdefault(batch, len(self._batches) + 1)
         whose, key, content = payment_digests(payment)
         self.rows.append(
             (
-                number,
+                self._number,
                 fast_uuid(digest),
                 fast_uuid(whose),
                 fast_uuid(key),
@@ -130,7 +135,7 @@ class _Maker:
                 payment.asset,
                 payment.scheme,
                 payment.provider,
-                payment.type.value,
+                payment.type,
                 payment.reference,
                 payment.parent_reference,
                 record.event_id,
