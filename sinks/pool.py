@@ -23,6 +23,7 @@ Pool: TypeAlias = Any
 
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)  # where PostgreSQL counts from
 _MICROSECOND = timedelta(microseconds=1)
+_DAY_S = 86_400
 _DURABLE_COMMITS = frozenset({"on", "remote_apply"})
 
 
@@ -166,7 +167,8 @@ def _microseconds(at: datetime) -> tuple[int]:
     As PostgreSQL counts. asyncpg's own codec sends the first and the last instant of Python as infinities, which are
     other instants.
     """
-    return ((at - _EPOCH) // _MICROSECOND,)
+    since = at - _EPOCH
+    return ((since.days * _DAY_S + since.seconds) * 1_000_000 + since.microseconds,)  # `//` takes twice the time
 
 
 def _instant(counted: tuple[int]) -> datetime:
