@@ -228,7 +228,7 @@ class ConnectorConformance:
         stock, memory, faults = await self.stock(tmp_path), Memory(), Faults()
         faults.hold("publish")
         runner = self._runner(stock, memory, faults=faults)
-        with running(runner) as task:
+        async with running(runner) as task:
             await eventually(lambda: faults.passed >= 3 and runner.status.open_runs)
 
             runner.stop()
@@ -243,7 +243,7 @@ class ConnectorConformance:
         stock, memory, faults = await self.stock(tmp_path), Memory(), Faults()
         faults.hold("publish")
         runner = self._runner(stock, memory, faults=faults)
-        with running(runner) as task:
+        async with running(runner) as task:
             await eventually(lambda: memory.runs and runner.status.open_runs)
 
             task.cancel()

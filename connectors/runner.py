@@ -212,6 +212,7 @@ class Runner:
             self._fail_runs(f"internal error: {type(bug).__name__}")
             raise
         finally:
+            self._stop.set()  # or what is abandoned would make room for what is pending
             beating.cancel()
             await self._abandon_tasks()
             self._end_runs()
@@ -571,6 +572,8 @@ class Runner:
             await asyncio.wait(self._running, timeout=2 * self._config.stop_s + 2.0)
 
     async def _abandon_tasks(self) -> None:
+        for work in self._queue.clear():
+            work.status = TaskStatus.STOPPED
         left = list(self._running)
         for running in left:
             running.cancel()

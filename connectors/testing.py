@@ -13,8 +13,8 @@ import itertools
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -281,20 +281,20 @@ def run_ids(seed: int = 0) -> Callable[[], UUID]:
     return lambda: UUID(int=rng.getrandbits(128), version=4)
 
 
-@contextmanager
-def running(runner: Runner) -> Iterator[asyncio.Task[State]]:
+@asynccontextmanager
+async def running(runner: Runner) -> AsyncIterator[asyncio.Task[State]]:
     """The runner at work; it is ended afterwards, whatever happened."""
     task = asyncio.create_task(runner.run(), name="runner")
     try:
         yield task
     finally:
-        if not task.done():
-            task.cancel()
+        task.cancel()
+        await asyncio.wait({task}, timeout=DEADLINE_S)
 
 
 async def run_through(runner: Runner, *, clock: ManualClock | None = None) -> State:
     """Run until a listing has been worked off, and stop. A clock is advanced as needed, so that retries come."""
-    with running(runner) as task:
+    async with running(runner) as task:
         await eventually(
             lambda: task.done() or (runner.status.listed_at is not None and runner.status.open_runs == 0), clock=clock
         )

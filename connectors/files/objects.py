@@ -134,8 +134,8 @@ def _words(exc: ValueError | RecursionError) -> str:
 
 
 class _JsonParser(Parser):
-    def _object(self, text: str, line: int, *, cut: bool) -> None:
-        """One record's text, without the space around it. `cut`: the file ends right after it."""
+    def _object(self, text: str, line: int, *, cut: bool) -> bool:
+        """One record's text, without the space around it; whether it is one. `cut`: the file ends right after it."""
         try:
             try:
                 record = parse_object(text)
@@ -147,6 +147,8 @@ class _JsonParser(Parser):
             self._accept(with_raw(facts, text) if self._reader.keeps_record else facts, line)
         except RecordRejected as exc:
             self._reject(exc.code, str(exc), self.codec.bytes_of(text), line)
+            return False
+        return True
 
     def _raw_text(self, record: Mapping[str, object], text: str) -> str | None:
         return member_text(text, self._reader.raw_key(tuple(record)))
@@ -219,7 +221,9 @@ class JsonParser(_JsonParser):
                 return
             line += text.count("\n", counted, at)
             counted = at
-            self._object(text[at:end].rstrip(_BLANK), line, cut=not complete)
+            accepted = self._object(text[at:end].rstrip(_BLANK), line, cut=not complete)
+            if not complete and not accepted:
+                self._mode = "end"  # the letter of what was cut says as much as one about the bracket would
             at = end
             if self._is_full:
                 self._advance(text[begun:at])
@@ -266,29 +270,39 @@ class JsonParser(_JsonParser):
         flat = _FLAT.match(text, at)
         if flat:
             end = flat.end()
-            if not array:
-                return end, True
             next_at = _after_space(text, end)
-            if next_at < len(text) and text[next_at] in ",]":
+            if not array or (next_at < len(text) and text[next_at] in ",]"):
                 return end, True
         if not array and text[at] != "{":
             newline = text.find("\n", at)
             return (len(text), False) if newline < 0 else (newline, True)
-        depth = 0
-        for match in _TOKEN.finditer(text, at):
-            found = match.group()
-            if found in ("{", "["):
-                depth += 1
-            elif found == '"':
-                return len(text), False  # a string that does not end here
-            elif found in ("}", "]"):
-                if array and depth == 0:
-                    if found == "]":
-                        return match.start(), True
-                    continue  # a stray brace is a part of what is wrong here
-                depth -= 1
-                if not array and depth == 0:
-                    return match.end(), True
-            elif found == "," and array and depth == 0:
-                return match.start(), True
-        return len(text), False
+        return _end_of_element(text, at) if array else _end_of_object(text, at)
+
+
+def _end_of_element(text: str, at: int) -> tuple[int, bool]:
+    """An array's element ends before the comma or the bracket that belong to the array."""
+    depth = 0
+    for match in _TOKEN.finditer(text, at):
+        found = match.group()
+        if found == '"':
+            break  # a string that does not end here
+        if depth == 0 and found in (",", "]"):
+            return match.start(), True
+        if found in ("{", "["):
+            depth += 1
+        elif found in ("}", "]") and depth > 0:  # a stray brace is a part of what is wrong with the element
+            depth -= 1
+    return len(text), False
+
+
+def _end_of_object(text: str, at: int) -> tuple[int, bool]:
+    """An object among others ends with the brace that closes it."""
+    depth = 0
+    for match in _TOKEN.finditer(text, at):
+        found = match.group()
+        if found == '"':
+            break
+        depth += (found in ("{", "[")) - (found in ("}", "]"))
+        if depth == 0 and found in ("}", "]"):
+            return match.end(), True
+    return len(text), False

@@ -172,17 +172,16 @@ def test_an_element_cut_at_the_end_is_truncated(cut: str) -> None:
     found = parsed(array(), f"[{text('a')},{cut}".encode())
 
     assert references(found) == ["a"]
-    first, *rest = rejections(found)
-    assert first.raw == cut.encode()
-    assert first.reason == ("not_an_object" if cut == "1" else "truncated")
-    assert [(item.reason, item.raw) for item in rest] == [("truncated", b"")]
+    reason = "not_an_object" if cut == "1" else "truncated"
+    assert [(item.reason, item.raw) for item in rejections(found)] == [(reason, cut.encode())]
 
 
 def test_an_array_cut_between_elements_is_not_taken_for_a_whole_one() -> None:
-    found = parsed(array(), f"[{text('a')},".encode())
+    for end in ("", ",", " , "):
+        found = parsed(array(), f"[{text('a')}{end}".encode())
 
-    assert references(found) == ["a"]
-    assert [item.reason for item in rejections(found)] == ["truncated"]
+        assert references(found) == ["a"]
+        assert [(item.reason, item.raw) for item in rejections(found)] == [("truncated", b"")]
 
 
 def test_an_object_cut_at_the_end_is_truncated() -> None:
