@@ -116,7 +116,7 @@ class Ingest:
             items,
             batch.records,
             batch.next_offset,
-            poisoned=any(isinstance(item, Poison) for item in items),
+            poisoned=Poison in set(map(type, items)),
         )
 
     async def apply(self, prepared: Prepared) -> Applied:
@@ -207,7 +207,7 @@ class _Application:
         await self._segment(items[start:], self.prepared.next_offset)
 
     async def _segment(self, items: Sequence[Record | Poison], next_offset: int) -> None:
-        poison = [item for item in items if isinstance(item, Poison)]
+        poison = [item for item in items if isinstance(item, Poison)] if self.prepared.poisoned else []
         records = [item for item in items if isinstance(item, Record)] if poison else items
         dead = await self._bury([self._poison_letter(item) for item in poison], poison) if poison else []
         await self._store(records, dead, next_offset)  # type: ignore[arg-type]  # filtered above
