@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from connectors.envelope import Connector, Envelope, Prepared
-from connectors.ports import CheckpointStore, Clock, DeadLetters, Publisher
+from connectors.ports import Ports
 from connectors.run import Run
 from connectors.source import WHOLE_OBJECT, Batch, Rejection, Source, SourceRecord
 from connectors.spec import ConnectorConfig, FilterTestIds
@@ -22,7 +22,6 @@ from schemas import metric
 from schemas.checkpoint import Checkpoint, Counts
 from schemas.errors import RecordRejected, TillError
 from schemas.failpoint import failpoint
-from schemas.metric import Meter
 
 TEST_PREFIX = "test-"  # seed 001, custom filtering
 
@@ -54,17 +53,6 @@ class Filter:
         return not self.event_types or f"payment.{payment.status}" in self.event_types
 
 
-@dataclass(frozen=True, slots=True)
-class Outlets:
-    """Where a delivery brings things."""
-
-    publisher: Publisher
-    dead_letters: DeadLetters
-    checkpoints: CheckpointStore
-    clock: Clock
-    meter: Meter
-
-
 class Delivery:
     """Brings one task's records out. `work` and `run` are updated after the acknowledgements, never before."""
 
@@ -73,7 +61,7 @@ class Delivery:
         connector: Connector,
         source: Source,
         config: ConnectorConfig,
-        outlets: Outlets,
+        ports: Ports,
         *,
         work: Work,
         run: Run,
@@ -84,14 +72,14 @@ class Delivery:
         self._connector = connector
         self._source = source
         self._config = config
-        self._out = outlets
+        self._out = ports
         self._work = work
         self._run = run
         self._rules = rules
         self._checkpoint = checkpoint
         self._stop = stop
         self._envelope = Envelope(connector, run.id, work.task, work.revision_at)
-        self._saved_at = outlets.clock.monotonic()
+        self._saved_at = ports.clock.monotonic()
         self._unsaved = False
 
     async def attempt(self) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from schemas.checkpoint import Checkpoint, Counts
 from schemas.letter import DeadLetter
+from schemas.metric import Meter, NullMeter
 
 
 class Message(NamedTuple):
@@ -110,3 +112,15 @@ class Clock(Protocol):
     async def sleep(self, seconds: float) -> None:
         """Let `seconds` pass."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The world, as a runner needs it."""
+
+    publisher: Publisher
+    dead_letters: DeadLetters
+    checkpoints: CheckpointStore
+    runs: RunLog
+    clock: Clock
+    meter: Meter = field(default_factory=NullMeter)

@@ -22,6 +22,8 @@ from schemas.errors import TillError
 
 logger = logging.getLogger(__name__)
 
+STOPPED = "stopped before its end"
+_LISTING = ""  # the listing's own hold on its run, beside the keys of its tasks
 _SHOWN_PROBLEMS = 20  # a run's row names so many; the logs have all
 
 
@@ -34,10 +36,6 @@ class Run:
     counts: Counts = field(default_factory=Counts)
     problems: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
-
-    def hold(self, key: str, descriptor: str) -> None:
-        """The run is not through before this task is."""
-        self.descriptors[key] = descriptor
 
     @property
     def failure(self) -> str:
@@ -129,6 +127,72 @@ class RunReporter:
                 await self._clock.sleep(self._backoff.pause_s(failures, exc))
         self.problem = ""
         self._steps.popleft()
+
+
+class RunBook:
+    """
+    The open runs, and which task belongs to which. With its last task a run is through, and the run log is told.
+
+    `cancelled` makes every run that ends from then on a FAILED one.
+    """
+
+    def __init__(self, reporter: RunReporter, new_run_id: Callable[[], UUID]) -> None:
+        self._reporter = reporter
+        self._new_run_id = new_run_id
+        self._open: dict[UUID, Run] = {}
+        self._of: dict[str, Run] = {}
+        self.cancelled = False
+        self.skipped = 0  # objects skipped as known, told by the run that ends next
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def open(self, *, triggered_by: str, run_type: str) -> Run:
+        """A new run, held open by its listing until `release`."""
+        run = Run(self._new_run_id())
+        run.descriptors[_LISTING] = "listing"
+        self._open[run.id] = run
+        self._reporter.open(run.id, triggered_by=triggered_by, run_type=run_type)
+        return run
+
+    def hold(self, run: Run, key: str, descriptor: str) -> None:
+        """The run is not through before this task is."""
+        run.descriptors[key] = descriptor
+        self._of[key] = run
+
+    def of(self, key: str) -> Run | None:
+        """The run that has the task in hand."""
+        return self._of.get(key)
+
+    def release(self, run: Run, key: str = _LISTING, *, problem: str = "") -> None:
+        """One of the run's tasks is through."""
+        self._of.pop(key, None)
+        descriptor = run.descriptors.pop(key, "")
+        if problem:
+            run.problems.append(f"{descriptor}: {problem}")
+        if run.descriptors or run.id not in self._open:
+            return
+        del self._open[run.id]
+        if self.skipped:
+            run.counts = run.counts.plus(Counts(skipped=self.skipped))
+            self.skipped = 0
+        self._reporter.end(run, reason="cancelled" if self.cancelled else run.failure)
+
+    def fail_all(self, reason: str) -> None:
+        """Whatever is open ends FAILED."""
+        for run in self._open.values():
+            run.failures.append(reason)
+
+    def end_all(self) -> None:
+        """Nobody goes on with what is open."""
+        for run in list(self._open.values()):
+            for key in list(run.descriptors):
+                self.release(run, key, problem=STOPPED if key != _LISTING else "")
+
+    def beat(self) -> None:
+        """Open runs live."""
+        for run in self._open.values():
+            self._reporter.progress(run)
 
 
 def _listed(items: list[str]) -> str:

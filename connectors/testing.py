@@ -53,7 +53,7 @@ class ManualClock:
     def __init__(self, start: datetime = START) -> None:
         self._start = start
         self._elapsed_s = 0.0
-        self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._sleepers: list[tuple[float, int, asyncio.Future[None], float]] = []
         self._count = itertools.count()
         self.slept: list[float] = []
 
@@ -69,14 +69,18 @@ class ManualClock:
         """Wait until told that so much has passed."""
         self.slept.append(seconds)
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._sleepers, (self._elapsed_s + seconds, next(self._count), turn))
+        heapq.heappush(self._sleepers, (self._elapsed_s + seconds, next(self._count), turn, seconds))
         await turn
+
+    def sleeps(self, seconds: float) -> bool:
+        """Whether somebody waits for just so long: only then does `advance` reach them."""
+        return any(asked == seconds and not turn.done() for _, _, turn, asked in self._sleepers)
 
     def advance(self, seconds: float) -> None:
         """Let time pass, and wake those whose time has come."""
         self._elapsed_s += seconds
         while self._sleepers and self._sleepers[0][0] <= self._elapsed_s:
-            _, _, turn = heapq.heappop(self._sleepers)
+            _, _, turn, _ = heapq.heappop(self._sleepers)
             if not turn.done():
                 turn.set_result(None)
 

@@ -40,11 +40,11 @@ async def test_one_listing_that_finds_work_is_one_run_and_an_empty_poll_is_none(
     runner = make_runner(script, memory, clock=clock, poll_s=10)
 
     async with running(runner):
-        await eventually(lambda: len(memory.log) == 3 and not runner.status.open_runs)
+        await eventually(lambda: len(memory.log) == 3 and not runner.status.open_runs and clock.sleeps(10))
         clock.advance(9.9)
         assert script.listings == 1
         clock.advance(0.2)
-        await eventually(lambda: script.listings == 2)
+        await eventually(lambda: script.listings == 2 and clock.sleeps(10))
         script.objects["c"] = [["4"]]
         clock.advance(10)
         await eventually(lambda: len(memory.log) == 4 and not runner.status.open_runs)
@@ -84,7 +84,7 @@ async def test_a_new_listing_finds_work_while_an_old_task_still_hangs() -> None:
     runner = make_runner(script, memory, clock=clock, deadline_s=10_000)
 
     async with running(runner):
-        await eventually(lambda: script.reading == ["stuck"])
+        await eventually(lambda: script.reading == ["stuck"] and clock.sleeps(10))
         script.objects["b"] = [["2"]]
         clock.advance(10)
         await eventually(lambda: len(memory.log) == 2)
@@ -196,7 +196,7 @@ async def test_what_the_listing_skips_is_counted_and_logged_once(caplog: pytest.
     runner = make_runner(script, clock=(clock := ManualClock()))
 
     async with running(runner):
-        await eventually(lambda: script.listings == 1 and runner.status.listed_at)
+        await eventually(lambda: script.listings == 1 and clock.sleeps(10))
         clock.advance(10)
         await eventually(lambda: script.listings == 2)
 
@@ -219,9 +219,10 @@ async def test_the_same_content_under_another_name_is_skipped_and_counted_once()
 
     async with running(runner):
         await eventually(lambda: memory.log and not runner.status.open_runs)
-        for _ in range(3):
+        for listings in (2, 3, 4):
+            await eventually(lambda: clock.sleeps(10))
             clock.advance(10)
-            await eventually(lambda: not runner.status.open_runs)
+            await eventually(lambda listings=listings: script.listings == listings)
 
     assert len(memory.log) == 1
     assert memory.last_run.counts.skipped == 2
@@ -336,7 +337,7 @@ async def test_what_the_topic_refuses_becomes_a_letter_and_its_neighbours_go_thr
 
     memory = Memory()
     runner = make_runner(Script({"a": [["1", "2", "3", "4", "5"]]}), memory)
-    object.__setattr__(runner._outlets, "publisher", Picky(memory))
+    object.__setattr__(runner._ports, "publisher", Picky(memory))
 
     await run_through(runner)
 
@@ -467,6 +468,7 @@ async def test_an_error_of_the_listing_is_told_and_the_next_poll_tries_again(cap
     async with running(runner):
         await eventually(lambda: runner.state is State.DEGRADED)
         assert (runner.status.problems, memory.runs) == (("the source is away",), {})
+        await eventually(lambda: clock.sleeps(10))
         clock.advance(10)
         await eventually(lambda: runner.state is State.RUNNING and len(memory.log) == 1)
 
@@ -490,7 +492,7 @@ async def test_a_newer_owner_stops_this_one_at_once() -> None:
         assert await asyncio.wait_for(zombie, 10) is State.PAUSED
 
     assert len(memory.log) == 3
-    assert isinstance(runner._failing["c"], Fenced)
+    assert isinstance(runner._health._failing["c"], Fenced)
 
 
 async def test_a_source_that_hangs_is_given_up_at_its_deadline() -> None:
@@ -498,7 +500,7 @@ async def test_a_source_that_hangs_is_given_up_at_its_deadline() -> None:
     runner = make_runner(script, memory, clock=clock, deadline_s=30, max_retries=0)
 
     async with running(runner):
-        await eventually(lambda: len(memory.log) == 2)
+        await eventually(lambda: len(memory.log) == 2 and clock.sleeps(30))
         clock.advance(29)
         assert runner.status.open_runs == 1
         clock.advance(2)
@@ -512,7 +514,7 @@ async def test_a_listing_that_hangs_is_given_up_at_its_deadline() -> None:
     runner = make_runner(script, clock=clock, deadline_s=30)
 
     async with running(runner):
-        await eventually(lambda: script.listings == 1)
+        await eventually(lambda: clock.sleeps(30))
         clock.advance(31)
         await eventually(lambda: runner.status.problems == ("timeout in listing: silent for 30 s",))
 
@@ -554,7 +556,7 @@ async def test_an_open_run_says_that_it_lives() -> None:
     script = Script({"a": [["1"], ["2"]]}, hang={"a"})
 
     async with running(make_runner(script, memory, clock=clock, deadline_s=10_000)):
-        await eventually(lambda: len(memory.log) == 2)
+        await eventually(lambda: len(memory.log) == 2 and clock.sleeps(HEARTBEAT_S))
         clock.advance(HEARTBEAT_S)
         await eventually(lambda: memory.last_run.counts.published == 2)
         assert memory.last_run.status == "READING"

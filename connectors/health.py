@@ -1,0 +1,109 @@
+"""How a connector fares: its state, what fails now, what its last listing could not use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from connectors.source import Skipped
+from schemas import metric
+from schemas.errors import TillError
+from schemas.metric import Meter
+
+LISTING = ""  # the key under which the listing itself fails; tasks have their own
+_SHOWN = 10  # problems that a status names; the logs have all
+
+
+class State(StrEnum):
+    """What a connector is doing."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    DEGRADED = "degraded"  # something fails, and is tried again
+    PAUSED = "paused"  # it needs somebody
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A connector's health as its runner sees it. `skipped` counts what the last listing could not use, by reason."""
+
+    state: State
+    problems: tuple[str, ...]
+    hint: str
+    listed_at: datetime | None
+    open_runs: int
+    pending: int
+    skipped: Mapping[str, int]
+
+
+class Health:
+    """Gathers what goes wrong, and forgets it once it goes right. `other` is a problem that somebody else keeps."""
+
+    def __init__(self, connector: str, meter: Meter) -> None:
+        self._connector = connector
+        self._meter = meter
+        self._entered = State.STARTING
+        self._failing: dict[str, TillError] = {}
+        self._skipped: dict[tuple[str, str], str] = {}
+        self.other = ""
+
+    @property
+    def state(self) -> State:
+        """What the connector is doing now."""
+        return State.DEGRADED if self._entered is State.RUNNING and self.problems() else self._entered
+
+    @property
+    def hint(self) -> str:
+        """What to do about the first thing that fails."""
+        return next((exc.hint for exc in self._failing.values()), "")
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """What the last listing could not use, by reason."""
+        reasons: dict[str, int] = {}
+        for _, reason in self._skipped:
+            reasons[reason] = reasons.get(reason, 0) + 1
+        return reasons
+
+    def problems(self) -> list[str]:
+        """What is wrong now, in words."""
+        found = [str(exc) for exc in self._failing.values()]
+        found += [f"{descriptor}: {problem}" for (descriptor, _), problem in self._skipped.items() if problem]
+        found += [self.other] if self.other else []
+        return found[:_SHOWN]
+
+    def enter(self, state: State) -> None:
+        """The connector is in another state now."""
+        self._entered = state
+        self.show()
+
+    def fails(self, key: str, exc: TillError) -> None:
+        """A task, or the listing, fails."""
+        self._failing[key] = exc
+        self.show()
+
+    def works(self, key: str) -> None:
+        """It went well."""
+        self._failing.pop(key, None)
+        self.show()
+
+    def is_new(self, skipped: Skipped) -> bool:
+        """Whether the listing before did not skip this for this reason."""
+        return (skipped.descriptor, skipped.reason) not in self._skipped
+
+    def listed(self, met: AbstractSet[str], skipped: Mapping[tuple[str, str], str]) -> None:
+        """A listing went through: it met these tasks, and skipped these. What it did not meet no longer fails."""
+        self._skipped = dict(skipped)
+        self._failing = {key: exc for key, exc in self._failing.items() if key in met}
+        self.show()
+
+    def show(self) -> None:
+        """Bring the state to the metrics."""
+        now = self.state
+        for state in State:
+            labels = {"connector": self._connector, "state": state.value}
+            self._meter.set(metric.CONNECTOR_STATE, float(state is now), **labels)

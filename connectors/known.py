@@ -1,0 +1,105 @@
+"""
+What a runner knows of its tasks, from checkpoints and from this life: which are done, where the others stand.
+
+Also the two clocks that only go forward: sequence numbers of checkpoints, and revisions of objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from connectors.source import Cursor, Task
+from connectors.task import Work
+from schemas.checkpoint import Checkpoint, Counts
+
+_REVISION_STEP = timedelta(microseconds=1)  # what the timestamps of events can tell apart
+
+
+class Known:
+    """Tasks by key. `cursors` has the last cursor of each that was ever begun."""
+
+    def __init__(self) -> None:
+        self.cursors: dict[str, Cursor] = {}
+        self._unfinished: dict[str, Work] = {}
+        self._done: dict[str, str] = {}  # key → the descriptor under which it was met, empty until a listing tells
+        self._same_content: set[tuple[str, str]] = set()
+        self._order = 0
+        self._seq = 0
+        self._last_revision_at: datetime | None = None
+
+    def restore(self, checkpoints: Iterable[Checkpoint]) -> None:
+        """Take over what earlier lives left."""
+        for checkpoint in checkpoints:
+            key, revision_at = checkpoint.task, checkpoint.revision_at
+            self._seq = max(self._seq, checkpoint.seq)
+            self._last_revision_at = max(self._last_revision_at or revision_at, revision_at)
+            if checkpoint.cursor is not None:
+                self.cursors[key] = checkpoint.cursor
+            if checkpoint.done:
+                self._done[key] = ""
+            else:
+                self._unfinished[key] = Work(
+                    Task(key, key, key), 0, revision_at, discovered=True, cursor=checkpoint.cursor
+                )
+
+    def is_done(self, task: Task) -> bool:
+        """Whether nothing is left to read of it."""
+        return task.key in self._done
+
+    def known_as(self, task: Task) -> str:
+        """The descriptor under which a done task was met first."""
+        if not self._done[task.key]:
+            self._done[task.key] = task.descriptor
+        return self._done[task.key]
+
+    def is_new_name(self, task: Task, known_as: str) -> bool:
+        """Whether this is content that is known under another name, met under this one for the first time."""
+        name = (task.key, task.descriptor)
+        if task.descriptor == known_as or name in self._same_content:
+            return False
+        self._same_content.add(name)
+        return True
+
+    def begin(self, task: Task, now: datetime) -> Work:
+        """The work that is left of a task: what an earlier attempt acknowledged stays so."""
+        self._order += 1
+        before = self._unfinished.get(task.key)
+        work = Work(task, self._order, before.revision_at if before else self._next_revision(now))
+        if before is not None:
+            work.discovered, work.cursor = before.discovered, before.cursor
+        self._unfinished[task.key] = work
+        return work
+
+    def end(self, work: Work) -> None:
+        """The work is out of hand, done or not."""
+        key = work.task.key
+        if work.cursor is not None:
+            self.cursors[key] = work.cursor
+        if work.done:
+            del self._unfinished[key]
+            self._done[key] = work.task.descriptor
+
+    def next_seq(self) -> int:
+        """A number greater than that of any checkpoint before."""
+        self._seq += 1
+        return self._seq
+
+    def _next_revision(self, now: datetime) -> datetime:
+        """Now, but later than any before: of two contents found in one listing, the later found one is the newer."""
+        if self._last_revision_at is not None and now <= self._last_revision_at:
+            now = self._last_revision_at + _REVISION_STEP
+        self._last_revision_at = now
+        return now
+
+
+def left_open(checkpoints: Iterable[Checkpoint]) -> dict[UUID, Counts]:
+    """Runs of which some task was not read to its end, with what their checkpoints counted."""
+    listed = list(checkpoints)
+    unfinished = {checkpoint.run_id for checkpoint in listed if not checkpoint.done}
+    counts: dict[UUID, Counts] = {}
+    for checkpoint in listed:
+        if checkpoint.run_id in unfinished:
+            counts[checkpoint.run_id] = counts.get(checkpoint.run_id, Counts()).plus(checkpoint.counts)
+    return counts
