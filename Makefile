@@ -12,7 +12,7 @@ PACKAGES := schemas connectors streams sinks tillstream
 LOCKED := .venv/.locked-$(shell cksum < requirements/dev.txt | cut -d ' ' -f 1)
 INSTALLED := .venv/.installed-$(shell cat requirements/dev.txt pyproject.toml | cksum | cut -d ' ' -f 1)
 
-.PHONY: help setup demo test coverage check format bench docs lock clean
+.PHONY: help setup demo test mutants coverage check format bench docs lock clean
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ demo: setup ## Start Kafka, PostgreSQL and Tillstream, feed them the samples (ON
 
 test: setup ## Run every test, on a real Kafka and a real PostgreSQL
 	$(BIN)/python -m pytest $(ARGS)
+
+mutants: setup ## Break the delivery path one line at a time, and see that the tests notice (minutes)
+	$(BIN)/python -m tests.mutants $(ARGS)
 
 coverage: setup ## Run every test and print how much of the code they reach
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered $(ARGS)

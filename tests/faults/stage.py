@@ -226,12 +226,13 @@ class Stage:
             return {}
         return {tp.partition: meta.offset for tp, meta in found.items() if tp.topic == self.events and meta.offset >= 0}
 
-    async def stored(self) -> dict[int, int]:
-        """The sink's next offsets."""
-        rows = await self.pool.fetch(
-            "SELECT log_partition, next_offset FROM sink_offsets WHERE topic = $1", self.events
-        )
-        return dict(rows)
+    async def stored(self) -> dict[int, int] | None:
+        """The sink's next offsets; None while the database is away."""
+        query = "SELECT log_partition, next_offset FROM sink_offsets WHERE topic = $1"
+        try:
+            return dict(await self.pool.fetch(query, self.events))
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
+            return None
 
     async def ends(self) -> dict[int, int]:
         """The end of each partition that has a record."""
@@ -284,10 +285,7 @@ class Stage:
         before: dict[int, int] = {}
         while True:
             group = await self.committed()  # first: the sink may only move on meanwhile
-            try:
-                sink = await self.stored()
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-                sink = None
+            sink = await self.stored()
             for partition, offset in group.items():
                 assert offset >= before.get(partition, 0), f"the group went back from {before} to {group}"
                 if sink is not None:

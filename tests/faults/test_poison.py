@@ -109,7 +109,7 @@ async def test_a_refused_dead_letter_keeps_its_record_and_all_behind_it_until_it
     worker = stage.worker("sink")
     await stage.publish([history.good() for _ in range(50)], partition=0)
     await stage.drained()
-    stood = await stage.stored()
+    stood = await stage.ends()
 
     await _limit_letters(stage, bytes_=100)
     await stage.publish([history.garbage(), *(history.good() for _ in range(50))], partition=0)

@@ -3,8 +3,9 @@ Break the delivery path one line at a time, and see that the tests notice.
 
     python -m tests.mutants [part of a mutant's name …]
 
-Works on a copy of the tree, on one broker and one database for all mutants. A mutant is caught if each test it names
-fails (where it names a file: some test of it). The exit status is 1 if one survives, or does not apply any more.
+Works on a copy of the tree, on one broker and one database for all mutants. First every test must pass on the truth.
+A mutant is caught if each test it names fails (where it names a file: some test of it). The exit status is 1 if one
+survives, or does not apply any more.
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ def main(wanted: Sequence[str]) -> int:
             # A mutant may be as long as the truth, and as old as a second: compiled files would not notice.
             "PYTHONDONTWRITEBYTECODE": "1",
         }
+        if problem := _truth(chosen, tree, environment):
+            print(f"without any mutant: {problem}")
+            return 1
         for mutant in chosen:
             began = time.monotonic()
             problem = _try(mutant, tree, environment)
@@ -70,6 +74,16 @@ def _exists(test: str, tree: Path) -> bool:
     return len(names) != 1 or f"def {names[0]}(" in file.read_text("utf-8")
 
 
+def _truth(mutants: Sequence[Mutant], tree: Path, environment: dict[str, str]) -> str:
+    """Which test of these mutants fails although nothing is broken."""
+    tests = list(dict.fromkeys(test for mutant in mutants for test in mutant.tests if _exists(test, tree)))
+    if not tests:
+        return ""
+    outcomes, said = _run(tests, tree, environment, most_s=MOST_S * 4)
+    wrong = [name for name, kind in outcomes if kind]
+    return f"{', '.join(wrong) or 'no test ran'}:\n{said}" if wrong or not outcomes else ""
+
+
 def _try(mutant: Mutant, tree: Path, environment: dict[str, str]) -> str:
     if problem := problem_of(mutant, tree):
         return problem
@@ -83,20 +97,27 @@ def _try(mutant: Mutant, tree: Path, environment: dict[str, str]) -> str:
 
 
 def _survivors(mutant: Mutant, tree: Path, environment: dict[str, str]) -> str:
-    report = tree / "report.xml"
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", *mutant.tests]
-    try:
-        ended = subprocess.run(
-            command, cwd=tree, env=environment, capture_output=True, text=True, timeout=MOST_S, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return f"its tests took longer than {MOST_S} s"
-    outcomes = list(_outcomes(report)) if report.exists() else []
+    outcomes, said = _run(mutant.tests, tree, environment, most_s=MOST_S)
     if not outcomes or any(kind == "error" for _, kind in outcomes):
-        return f"its tests cannot run:\n{ended.stdout[-2_000:]}{ended.stderr[-2_000:]}"
+        return f"its tests cannot run:\n{said}"
     failed = [name for name, kind in outcomes if kind == "failure"]
     passed = [test for test in mutant.tests if not any(_is_of(test, name) for name in failed)]
     return f"passed all the same: {', '.join(passed)}" if passed else ""
+
+
+def _run(
+    tests: Sequence[str], tree: Path, environment: dict[str, str], *, most_s: float
+) -> tuple[list[tuple[str, str]], str]:
+    """Each test case that ran and what became of it, and the end of what pytest said."""
+    report = tree / "report.xml"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", *tests]
+    try:
+        ended = subprocess.run(
+            command, cwd=tree, env=environment, capture_output=True, text=True, timeout=most_s, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return [], f"longer than {most_s} s"
+    return list(_outcomes(report)) if report.exists() else [], ended.stdout[-3_000:] + ended.stderr[-1_000:]
 
 
 def _outcomes(report: Path) -> Iterator[tuple[str, str]]:
