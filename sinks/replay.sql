@@ -18,10 +18,12 @@ DROP SCHEMA IF EXISTS {schema} CASCADE;
 
 
 -- name: missing_keys
--- Adjustments that the log gave and the live tables lack.
+-- Adjustments that the log gave and the live tables lack. What died when the live sink met it is in a dead letter instead, also
+-- where it would go through now: bringing it back is a redrive.
 SELECT s.payment, s.key, min(s.event_id) AS event_id, min(s.run::text)::uuid AS run
   FROM {schema}.payment_events s
  WHERE NOT EXISTS (SELECT FROM {live}.payment_events e WHERE e.payment = s.payment AND e.key = s.key)
+   AND NOT EXISTS (SELECT FROM {live}.event_deaths d WHERE d.digest = s.digest AND d.run = s.run)
  GROUP BY s.payment, s.key
  ORDER BY s.payment, s.key
  LIMIT $1;
@@ -64,6 +66,8 @@ WITH origins AS (
       FROM {schema}.payment_events s JOIN {schema}.event_origins o ON o.id = s.origin
      WHERE o.topic = $1 AND o.log_partition = $2
        AND NOT EXISTS (SELECT FROM {live}.payment_events e WHERE e.digest = s.digest)
+       -- one outcome for each (run, event): what died is in a letter
+       AND NOT EXISTS (SELECT FROM {live}.event_deaths d WHERE d.digest = s.digest AND d.run = s.run)
      ORDER BY s.ordinal
         ON CONFLICT (digest) DO NOTHING
     RETURNING digest, run, payment
