@@ -26,7 +26,7 @@ from streams.publisher import EventPublisher, Producer
 PREFIX = "bench"
 FILL = 1_000
 
-TRIES = 3
+TRIES = 2
 
 Rounds = dict[str, list[Measured]]
 Contend = Callable[[], Awaitable[Measured]]
