@@ -42,6 +42,10 @@ STOP_S = 12.0
 LOG_LINES = 120
 _LOOK_S = 0.03
 _OBSERVE_S = 0.1
+_BLOCKED = """
+SELECT count(*) FROM pg_stat_activity
+ WHERE datname = current_database() AND application_name = 'till-sink' AND wait_event_type = 'Lock'
+"""
 
 
 async def until(
@@ -263,6 +267,10 @@ class Stage:
             self.bootstrap, self.events, self.topics.dead_letters.name, await self.committed(), self.pool
         )
         oracle.check(truth, seen, resent=resent)
+
+    async def blocked(self) -> bool:
+        """Whether a sink is in the midst of a transaction, and waits for a lock that somebody else holds."""
+        return bool(await self.pool.fetchval(_BLOCKED))
 
     async def letters(self) -> int:
         """How many records the dead-letter topic holds."""

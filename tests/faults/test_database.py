@@ -19,7 +19,6 @@ from streams.publisher import LetterPublisher, Producer
 from streams.reader import find_range, read
 from tests import services
 from tests.faults.stage import SESSION_S, Stage, open_stage, refuse_poison, until
-from tests.faults.test_group import WAITING
 from tests.faults.truth import History
 from tests.services import Kafka
 from tillstream.embedded.postgres import EmbeddedPostgres
@@ -65,7 +64,7 @@ async def test_a_database_killed_in_a_transaction_costs_time_and_no_record(
         held = await asyncpg.connect(stage.dsn)
         await held.execute("BEGIN; LOCK TABLE payments IN SHARE MODE")
         await stage.publish(history.load(200))
-        await until(lambda: stage.pool.fetchval(WAITING), what="the worker is within its transaction")
+        await until(stage.blocked, what="the worker is within its transaction")
         server.kill()
         await worker.waits_for("partitions", "database")
         await worker.shows("tillstream_held", reason="database")
@@ -155,7 +154,7 @@ async def test_a_deadlock_is_tried_again(stage: Stage) -> None:
         await held.execute("SET LOCAL deadlock_timeout = '60s'")  # so that the sink is the one who finds out
         await held.execute("SELECT payment FROM payments ORDER BY payment DESC LIMIT 1 FOR UPDATE")
         await stage.publish([history.more(reference) for reference in list(history.truth.payments)])
-        await until(lambda: stage.pool.fetchval(WAITING), what="the sink waits for a row")
+        await until(stage.blocked, what="the sink waits for a row")
         await held.execute("SELECT payment FROM payments ORDER BY payment FOR UPDATE")
 
     await stage.check(history.truth)

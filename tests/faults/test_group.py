@@ -9,11 +9,6 @@ from tests.faults.stage import Stage, open_stage, until
 from tests.faults.truth import History
 from tests.services import Kafka
 
-WAITING = """
-SELECT count(*) FROM pg_stat_activity
- WHERE datname = current_database() AND application_name = 'till-sink' AND wait_event_type = 'Lock'
-"""
-
 
 async def test_a_worker_frozen_in_a_transaction_is_succeeded_and_its_late_commits_change_nothing(stage: Stage) -> None:
     history = History(seed=2)
@@ -25,7 +20,7 @@ async def test_a_worker_frozen_in_a_transaction_is_succeeded_and_its_late_commit
         async with stage.pool.acquire() as held, held.transaction():
             await held.execute("LOCK TABLE payments IN SHARE MODE")
             await stage.publish(history.load(100, garbage=1, refused=1))
-            await until(lambda: stage.pool.fetchval(WAITING), what="the worker is within its transaction")
+            await until(stage.blocked, what="the worker is within its transaction")
             zombie.send(signal.SIGSTOP)
         heir = stage.worker("heir")
         await stage.publish(history.load(100))

@@ -25,6 +25,9 @@ REFUSED_LETTER = FAULTS + (
 )
 BREAKER = FAULTS + "test_poison.py::test_a_partition_in_which_everything_dies_is_held_and_let_through_one_by_one"
 SHUFFLES = FAULTS + "test_order.py::test_shuffles_and_replays_of_one_history_leave_identical_tables"
+CONNECTORS = FAULTS + (
+    "test_connector.py::test_connectors_killed_at_the_worst_moments_lose_no_row_and_their_ledger_balances"
+)
 BROKER = FAULTS + "test_broker.py::test_a_broker_killed_under_load_loses_nothing_that_it_acknowledged"
 DATABASE = FAULTS + "test_database.py::test_a_database_killed_in_a_transaction_costs_time_and_no_record"
 RENAMED = FAULTS + "test_database.py::test_a_table_renamed_under_load_holds_everything_visibly_and_kills_nothing"
@@ -212,10 +215,20 @@ MUTANTS = (
         "the cursor moves before the acks",
         "connectors/delivery.py",
         "        prepared = ready.prepared\n",
+        "        prepared = ready.prepared\n        self._work.cursor = ready.batch.cursor\n",
+        (
+            UNIT + "connectors/test_runner.py"
+            "::test_a_publish_without_an_acknowledgement_is_sent_again_and_moves_no_cursor",
+        ),
+    ),
+    Mutant(
+        "the checkpoint is written before the acks",
+        "connectors/delivery.py",
+        "        prepared = ready.prepared\n",
         "        prepared = ready.prepared\n"
         "        self._work.cursor = ready.batch.cursor\n"
         "        await self._save()\n",
-        (DIRECTORY + "test_a_crash_at_any_step_loses_nothing_and_changes_no_id",),
+        (DIRECTORY + "test_a_crash_at_any_step_loses_nothing_and_changes_no_id", CONNECTORS),
     ),
     Mutant(
         "files are told apart by name",
