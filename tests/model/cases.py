@@ -114,6 +114,15 @@ CASES = [
         adjustments=2,
     ),
     case(
+        "a key is as old as its oldest event by sequence too",
+        lambda: [
+            record("succeeded", 100, at=2, seq=1),
+            record("succeeded", 90, at=2, seq=2),
+            record("succeeded", 100, at=2, seq=3),
+        ],
+        initial_amount=90,
+    ),
+    case(
         "a refund is the state when it is later",
         lambda: [record("succeeded", at=1), record("refunded", at=2)],
         status="refunded",
