@@ -73,6 +73,10 @@ async def migrate(dsn: str) -> list[str]:
             return await _apply_all(held)
         finally:
             await held.close(timeout=_CONNECT_S)
+    except ValueError as exc:
+        raise SinkMisconfigured(
+            "the DSN cannot be read", hint="correct the DSN: postgresql://user@host:port/name"
+        ) from exc
     except Exception as exc:
         told = sink_error(exc)
         if told is None or told is exc:

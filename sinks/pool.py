@@ -74,25 +74,31 @@ async def open_pool(
         "idle_in_transaction_session_timeout": _milliseconds(timeouts.idle_s),
         **(settings or {}),
     }
+    pool = await asyncpg.create_pool(
+        dsn,
+        # No floor: the pool would restore it in the background, with a traceback in the log for each attempt.
+        min_size=0,
+        max_size=size,
+        timeout=timeouts.connect_s,
+        command_timeout=timeouts.client_s,
+        # Plans live as long as their connection; the sink's statement is longer than asyncpg caches by default.
+        max_cached_statement_lifetime=0,
+        max_cacheable_statement_size=0,
+        server_settings=every,
+        init=_begin_durable if durable else _begin,
+        reset=_keep,
+    )
     try:
-        return await asyncpg.create_pool(
-            dsn,
-            min_size=1,
-            max_size=size,
-            timeout=timeouts.connect_s,
-            command_timeout=timeouts.client_s,
-            # Plans live as long as their connection; the sink's statement is longer than asyncpg caches by default.
-            max_cached_statement_lifetime=0,
-            max_cacheable_statement_size=0,
-            server_settings=every,
-            init=_begin_durable if durable else _begin,
-            reset=_keep,
-        )
-    except Exception as exc:
-        told = sink_error(exc)
-        if told is None or told is exc:
-            raise
-        raise told from exc
+        async with connection(pool, timeouts=timeouts):
+            return pool
+    except ValueError as exc:
+        pool.terminate()
+        raise SinkMisconfigured(
+            "the DSN cannot be read", hint="correct the DSN: postgresql://user@host:port/name"
+        ) from exc
+    except BaseException:
+        pool.terminate()
+        raise
 
 
 @asynccontextmanager

@@ -7,6 +7,7 @@ Source: the SQLSTATE classes of PostgreSQL's appendix A, sorted by what measured
 from __future__ import annotations
 
 import asyncio
+import ssl
 
 import asyncpg
 
@@ -49,6 +50,8 @@ _SHORTEST = 2
 
 # What asyncpg raises for a value that it cannot encode, before anything is sent.
 _UNENCODABLE = (asyncpg.exceptions._base.DataError, UnicodeError, OverflowError, RecursionError)  # noqa: SLF001 - it has no public name
+# A DSN that is none, a certificate that proves nothing: waiting mends neither.
+_UNUSABLE = (asyncpg.ClientConfigurationError, ssl.SSLCertVerificationError)
 _UNREACHABLE = (OSError, EOFError, TimeoutError, asyncio.TimeoutError)
 
 
@@ -76,6 +79,8 @@ def sink_error(exc: BaseException) -> SinkError | None:
     if isinstance(exc, asyncpg.PostgresError):
         sqlstate = exc.sqlstate or ""
         return route(sqlstate)(_text(exc), sqlstate=sqlstate)
+    if isinstance(exc, _UNUSABLE):
+        return SinkMisconfigured(f"PostgreSQL cannot be reached like that: {_text(exc)}", hint="correct the DSN")
     if isinstance(exc, _UNENCODABLE):
         return SinkRefused(f"a value cannot be sent to PostgreSQL: {type(exc).__name__}")
     if isinstance(exc, (asyncpg.InterfaceError, *_UNREACHABLE)):

@@ -37,7 +37,7 @@ SELECT run, topic, log_partition, outcome, l.events AS ledger_events, c.events A
 
 -- name: verify_runs
 -- Each run's source side beside the sink's, and what its last checkpoints say was published.
-SELECT r.id AS run, coalesce(n.name, c.name) AS connector, s.status,
+SELECT r.id AS run, CASE WHEN c.deleted_at IS NULL THEN coalesce(n.name, c.name) ELSE c.name END AS connector, s.status,
        r.read, r.published, r.rejected, r.filtered, r.published_sum, r.reading_finished_at, r.closed_at,
        coalesce(l.events, 0)::bigint AS confirmed, coalesce(l.digest_sum, 0) AS confirmed_sum,
        coalesce(p.published, 0)::bigint AS checkpointed

@@ -142,6 +142,14 @@ async def test_a_server_that_is_absent_is_told_at_opening() -> None:
         await migrate("postgresql://nobody@127.0.0.1:1/none")
 
 
+@pytest.mark.parametrize("dsn", ["mysql://nobody@127.0.0.1/none", "postgresql://127.0.0.1:port/none", "nonsense"])
+async def test_a_dsn_that_is_none_pauses(dsn: str) -> None:
+    with pytest.raises(SinkMisconfigured):
+        await PostgresSink.open(dsn, timeouts=BRIEF)
+    with pytest.raises(SinkMisconfigured):
+        await migrate(dsn)
+
+
 @pytest.mark.parametrize("setting", ["synchronous_commit", "fsync"])
 async def test_a_server_that_may_lose_acknowledged_commits_is_refused_at_opening(setting: str) -> None:
     async with services.own_postgres(**{setting: "off"}) as server:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+
 import asyncpg
 import pytest
 
@@ -47,6 +49,8 @@ def test_every_known_code_has_its_class(disposition: Disposition, error: type[Ex
         (asyncpg.InternalClientError("out of step"), SinkUnavailable),
         (asyncpg.InvalidCachedStatementError("cached plan must not change result type"), SinkUnavailable),
         (asyncpg.CannotConnectNowError("the database system is starting up"), SinkUnavailable),
+        (asyncpg.ClientConfigurationError("invalid DSN"), SinkMisconfigured),
+        (ssl.SSLCertVerificationError("certificate has expired"), SinkMisconfigured),
         (ConnectionResetError(), SinkUnavailable),
         (TimeoutError(), SinkUnavailable),
         (OSError("no route to host"), SinkUnavailable),
