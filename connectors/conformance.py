@@ -319,7 +319,7 @@ def _logged() -> Iterator[list[str]]:
 
 
 async def _tasks(source: Source) -> list[Task]:
-    return [item async for item in source.tasks({}) if isinstance(item, Task)]
+    return [item async for page in source.tasks({}) for item in page if isinstance(item, Task)]
 
 
 async def _batches(source: Source, task: Task, since: Cursor | None) -> list[Batch]:

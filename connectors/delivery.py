@@ -17,10 +17,10 @@ from connectors.run import Run
 from connectors.source import WHOLE_OBJECT, Batch, Rejection, Source, SourceRecord
 from connectors.spec import ConnectorConfig, FilterTestIds
 from connectors.task import Work
-from connectors.wait import END, Stopped, close_iterator, next_of, within
+from connectors.wait import END, Guard, Stopped, abandon, close_iterator
 from schemas import metric
 from schemas.checkpoint import Checkpoint, Counts
-from schemas.errors import RecordRejected, TillError
+from schemas.errors import RecordRejected
 from schemas.failpoint import failpoint
 
 TEST_PREFIX = "test-"  # seed 001, custom filtering
@@ -67,7 +67,7 @@ class Delivery:
         run: Run,
         rules: Filter,
         checkpoint: Callable[[], Checkpoint],
-        stop: asyncio.Event,
+        guard: Callable[[], Guard],
     ) -> None:
         self._connector = connector
         self._source = source
@@ -77,7 +77,7 @@ class Delivery:
         self._run = run
         self._rules = rules
         self._checkpoint = checkpoint
-        self._stop = stop
+        self._guard = guard
         self._envelope = Envelope(connector, run.id, work.task, work.revision_at)
         self._saved_at = ports.clock.monotonic()
         self._unsaved = False
@@ -111,61 +111,44 @@ class Delivery:
     async def _read_to_end(self) -> None:
         batches = self._source.read(self._work.task, self._work.cursor)
         in_flight: asyncio.Task[None] | None = None
-        try:
-            while True:
-                batch = await within(
-                    next_of(batches),
-                    seconds=self._config.deadline_s,
-                    clock=self._out.clock,
-                    what=f"reading {self._work.task.descriptor}",
-                    stop=self._stop,
-                )
-                if batch is END:
-                    break
-                ready = self._prepared(batch)
+        async with self._guard() as guard:
+            try:
+                while (batch := await guard.next(batches, f"reading {self._work.task.descriptor}")) is not END:
+                    ready = self._prepared(batch)
+                    if in_flight is not None:
+                        await self._acknowledged(in_flight, guard)
+                    in_flight = asyncio.create_task(self._deliver(ready), name="deliver")
                 if in_flight is not None:
-                    await self._acknowledged(in_flight)
-                in_flight = asyncio.create_task(self._deliver(ready), name="deliver")
-            if in_flight is not None:
-                last, in_flight = in_flight, None
-                await self._acknowledged(last)
-        except asyncio.CancelledError:
-            if in_flight is not None:
-                in_flight.cancel()
-                await asyncio.wait({in_flight}, timeout=1.0)
-                in_flight = None
-            raise
-        finally:
-            if in_flight is not None:
-                await self._settled(in_flight)
-            await close_iterator(batches)
+                    last, in_flight = in_flight, None
+                    await self._acknowledged(last, guard)
+            except asyncio.CancelledError:
+                if in_flight is not None:
+                    await abandon(in_flight)
+                    in_flight = None
+                raise
+            finally:
+                if in_flight is not None:
+                    await self._settled(in_flight)
+                await close_iterator(batches)
 
-    async def _acknowledged(self, in_flight: asyncio.Task[None]) -> None:
+    async def _acknowledged(self, in_flight: asyncio.Task[None], guard: Guard) -> None:
         """Wait for a delivery; at a stop for `stop_s` at most."""
-        stopping = asyncio.ensure_future(self._stop.wait())
         try:
-            await asyncio.wait({in_flight, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({in_flight, guard.stopping}, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
-            in_flight.cancel()
-            await asyncio.wait({in_flight}, timeout=1.0)
+            await abandon(in_flight)
             raise
-        finally:
-            stopping.cancel()
         if not in_flight.done():
             await self._settled(in_flight)
             raise Stopped
         in_flight.result()
 
-    async def _settled(self, in_flight: asyncio.Task[None]) -> None:
-        """Wait for a delivery whose failure no longer matters: what it did not acknowledge is read again."""
+    async def _settled(self, task: asyncio.Task[None]) -> None:
+        """Wait for `stop_s` at most, then give it up. How it ends does not matter: what it lacks is read again."""
         timer = asyncio.ensure_future(self._out.clock.sleep(self._config.stop_s))
-        await asyncio.wait({in_flight, timer}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({task, timer}, return_when=asyncio.FIRST_COMPLETED)
         timer.cancel()
-        if not in_flight.done():
-            in_flight.cancel()
-            await asyncio.wait({in_flight}, timeout=1.0)
-        if in_flight.done() and not in_flight.cancelled():
-            in_flight.exception()
+        await abandon(task)
 
     def _prepared(self, batch: Batch) -> _Ready:
         kept = self._rules.keep(batch.records)
@@ -178,10 +161,12 @@ class Delivery:
 
     async def _deliver(self, ready: _Ready) -> None:
         prepared = ready.prepared
+        self._work.in_doubt = True
         if prepared.messages:
             prepared = await self._publish(prepared)
         if prepared.letters:
             await self._out.dead_letters.dead_letter(prepared.letters)
+        self._work.in_doubt = False
         failpoint("after_publish")
         self._count(ready, prepared)
         self._work.cursor = ready.batch.cursor
@@ -229,10 +214,7 @@ class Delivery:
     async def _save_at_stop(self) -> None:
         if not self._unsaved:
             return
-        try:
-            await within(self._save(), seconds=self._config.stop_s, clock=self._out.clock, what="the last checkpoint")
-        except TillError:
-            return  # what it would have told is read again, with the same ids
+        await self._settled(asyncio.create_task(self._save(), name="last checkpoint"))
 
 
 @dataclass(frozen=True, slots=True)

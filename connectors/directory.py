@@ -13,6 +13,7 @@ import logging
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import PurePath
 from zoneinfo import available_timezones
@@ -22,10 +23,10 @@ from pydantic import Field, field_validator
 from connectors.files import content
 from connectors.files.content import BLOCK_BYTES, Content, FileRef
 from connectors.files.delimited import DelimitedParser
-from connectors.files.listing import Entry, Folder, is_temporary
+from connectors.files.listing import Entry, Folder, Identified, is_temporary
 from connectors.files.name import printable
 from connectors.files.objects import JsonLinesParser, JsonParser
-from connectors.files.rows import KEPT_HEAD, Parser
+from connectors.files.rows import KEPT_HEAD, Parsed, Parser
 from connectors.files.text import Encoding
 from connectors.files.thread import Threads
 from connectors.log import extra
@@ -48,6 +49,7 @@ class Format(StrEnum):
     JSONL = "jsonl"
 
 
+_SILENT = ("", "pattern")  # what is wanted, and what was never meant
 _SUFFIXES = {".csv": Format.CSV, ".json": Format.JSON, ".jsonl": Format.JSONL, ".ndjson": Format.JSONL}
 
 
@@ -116,7 +118,7 @@ class DirectorySource:
         self._matches = re.compile(fnmatch.translate(config.pattern)).match
         self._primed = False
 
-    async def tasks(self, known: Mapping[str, Cursor]) -> AsyncIterator[Task | Skipped | None]:
+    async def tasks(self, known: Mapping[str, Cursor]) -> AsyncIterator[Sequence[Task | Skipped]]:
         """
         A task for each file at rest, oldest first.
 
@@ -125,29 +127,18 @@ class DirectorySource:
         """
         self._prime(known)
         logger.info("Opening directory '%s'...", printable(self._config.directory), extra=extra())
-        files: list[Entry] = []
+        wanted: list[Entry] = []
+        others: list[Entry] = []
         async for page in self._folder.entries():
-            for entry in page:
-                if not entry.reason:
-                    files.append(entry)
-                elif self._matches(entry.name):
-                    yield Skipped(printable(entry.name), entry.reason, entry.problem)
-            yield None
-        logger.info("Found %d files", sum(self._skip_reason(entry.name) == "" for entry in files), extra=extra())
-        resting, moving = self._folder.at_rest(files)
-        for entry in files:
-            if (reason := self._skip_reason(entry.name)) and self._matches(entry.name):
-                yield Skipped(printable(entry.name), reason)
-        for entry in moving:
-            if not self._skip_reason(entry.name):
-                yield Skipped(printable(entry.name), "not_at_rest")
-        wanted = [entry for entry in resting if not self._skip_reason(entry.name)]
-        async for item in self._folder.identified(wanted):
-            if item is None or isinstance(item, Skipped):
-                yield item
-            else:
-                path = printable(f"{self._config.directory.rstrip('/')}/{item.entry.name}")[-MAX_PATH:]
-                yield Task(item.shown, item.sha256, item.sha256, path, context=item.ref)
+            reasons = [(entry, entry.reason or self._skip_reason(entry.name)) for entry in page]
+            wanted += [entry for entry, reason in reasons if not reason]
+            others += [entry for entry, reason in reasons if reason and not entry.reason]
+            yield [Skipped(printable(entry.name), why, entry.problem) for entry, why in reasons if why not in _SILENT]
+        logger.info("Found %d files", len(wanted), extra=extra())
+        resting, moving = self._folder.at_rest(wanted, others)
+        yield [Skipped(printable(entry.name), "not_at_rest") for entry in moving]
+        async for found in self._folder.identified(resting):
+            yield [item if isinstance(item, Skipped) else self._task(item) for item in found]
 
     async def read(self, task: Task, since: Cursor | None) -> AsyncIterator[Batch]:
         """
@@ -159,32 +150,33 @@ class DirectorySource:
         ref: FileRef = task.context
         opening = content.opened(self._config.directory, ref.name, shown=task.descriptor, threads=self._threads)
         async with opening as file:
-            here = {"file": task.descriptor, "stamp": file.stamp}
-            yield Batch((), (), {**(since or {}), **here})
             if file.stamp != ref.stamp:
                 async for digest in file.sha256():
-                    if digest is None:
-                        yield Batch((), (), {**(since or {}), **here})
-                    elif digest != task.key:
+                    yield Batch((), (), since or {})
+                    if digest not in (None, task.key):
                         raise SourceChanged(f"{task.descriptor} has other content by now")
-            place = since if since is not None and "offset" in since else None
+            here = {"file": task.descriptor, "stamp": file.stamp}
+            last = Batch((), (), here)
             try:
-                async for batch in self._batches(file, task, place, here):
-                    yield batch
+                async for parsed in self._parsed(file, task, since if since and "offset" in since else None):
+                    if last.read:
+                        yield last
+                    last = Batch(parsed.records, parsed.rejections, {**parsed.place, **here})
             except RecordRejected as exc:
-                yield Batch((), (await _whole(file, ref, task, exc),), here)
-            yield Batch((), (), here)
+                if last.read:
+                    yield last
+                last = Batch((), (await _whole(file, ref, task, exc),), here)
+            yield replace(last, cursor=here)
 
     async def check(self) -> Sequence[CheckStep]:
         """Open the folder, list it, read the first byte of a file of it."""
         return await _check(self._config.directory, self._folder, self._threads)
 
     async def close(self) -> None:
-        """Nothing is held between calls."""
+        """Let the threads end; no file is held between calls."""
+        self._threads.close()
 
-    async def _batches(
-        self, file: Content, task: Task, place: Cursor | None, here: Mapping[str, str]
-    ) -> AsyncIterator[Batch]:
+    async def _parsed(self, file: Content, task: Task, place: Cursor | None) -> AsyncIterator[Parsed]:
         parser = self._parser(task.context.name, place)
         offset = parser.offset
         digest = hashlib.sha256() if offset == 0 else None
@@ -196,9 +188,13 @@ class DirectorySource:
             if digest is not None:
                 digest.update(block)
             for parsed in parser.feed(block, final=final):
-                yield Batch(parsed.records, parsed.rejections, {**parsed.place, **here})
+                yield parsed
         if digest is not None and digest.hexdigest() != task.key:
             raise SourceChanged(f"{task.descriptor} had other content when it was read")
+
+    def _task(self, found: Identified) -> Task:
+        path = printable(f"{self._config.directory.rstrip('/')}/{found.entry.name}")[-MAX_PATH:]
+        return Task(found.shown, found.sha256, found.sha256, path, context=found.ref)
 
     def _parser(self, name: str, place: Cursor | None) -> Parser:
         reader, encoding = RecordReader(self._config.rules), self._config.encoding

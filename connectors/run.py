@@ -23,6 +23,7 @@ from schemas.errors import TillError
 logger = logging.getLogger(__name__)
 
 STOPPED = "stopped before its end"
+IN_DOUBT = "stopped while the broker had not acknowledged what was sent; its work goes on under another run"
 _LISTING = ""  # the listing's own hold on its run, beside the keys of its tasks
 _SHOWN_PROBLEMS = 20  # a run's row names so many; the logs have all
 

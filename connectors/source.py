@@ -117,12 +117,13 @@ class Source(Protocol):
         """Try the source once, step by step, changing nothing. Raises nothing: a failure is a step."""
         ...
 
-    def tasks(self, known: Mapping[str, Cursor]) -> AsyncIterator[Task | Skipped | None]:
+    def tasks(self, known: Mapping[str, Cursor]) -> AsyncIterator[Sequence[Task | Skipped]]:
         """
-        Every task there is to do now, oldest first, known ones included; the runner skips what is done.
+        Every task there is to do now, oldest first, known ones included: the runner skips what is done.
 
-        `known` has the last cursor of every task key that was ever begun. `None` says "still listing": between two
-        items no more than the connector's `deadline_s` may pass.
+        They come in pages, so that a hundred thousand known files cost little. An empty page says "still listing":
+        between two no more than the connector's `deadline_s` may pass. `known` has the last cursor of every task key
+        that was ever begun.
 
         Raises:
             SourceUnavailable: retry. SourceMisconfigured: pause.

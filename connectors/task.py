@@ -64,6 +64,7 @@ class Work:
     status: TaskStatus = TaskStatus.PENDING
     error: str = ""
     first_rejection: str = ""
+    in_doubt: bool = False  # something was sent and not acknowledged: it may be in the log, or not
 
     def view(self, provider: str) -> TaskView:
         """As an operator sees it."""

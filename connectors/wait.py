@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from enum import Enum
 from typing import Any, Literal, TypeVar
 
@@ -30,35 +29,62 @@ class Stopped(Exception):
     """The wait ended because of a stop."""
 
 
-async def within(
-    work: Coroutine[Any, Any, T], *, seconds: float, clock: Clock, what: str, stop: asyncio.Event | None = None
-) -> T:
+class Guard:
     """
-    The result of `work`, if it comes within `seconds`.
+    Bounds what a source may make us wait: by silence, and by a stop. Use as `async with`; one per attempt.
 
-    Raises:
-        SourceUnavailable: retry; it did not, and was cancelled, or abandoned if it does not even heed that.
-        Stopped: `stop` was set first.
+    An await that is given up is cancelled, and left behind if it does not even heed that.
     """
-    task = asyncio.ensure_future(work)
-    timer = asyncio.ensure_future(clock.sleep(seconds))
-    stopping = asyncio.ensure_future(stop.wait()) if stop is not None else None
-    others = {timer} if stopping is None else {timer, stopping}
-    try:
-        await asyncio.wait({task, *others}, return_when=asyncio.FIRST_COMPLETED)
+
+    def __init__(self, *, seconds: float, clock: Clock, stop: asyncio.Event) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self._stop = stop
+        self._since_s = clock.monotonic()
+        self._silence: asyncio.Future[None] | None = None
+
+    async def __aenter__(self) -> Guard:
+        self.stopping = asyncio.ensure_future(self._stop.wait())
+        self._watching = asyncio.ensure_future(self._watch())
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self.stopping.cancel()
+        self._watching.cancel()
+
+    async def next(self, iterator: AsyncIterator[T], what: str) -> T | Literal[End.END]:
+        """
+        The next item, or `END`.
+
+        Raises:
+            SourceUnavailable: retry; the source kept silent for `seconds`. Stopped: the stop came first.
+        """
+        task = asyncio.ensure_future(_next_of(iterator))
+        self._since_s = self._clock.monotonic()
+        self._silence = asyncio.get_running_loop().create_future()
+        waits: set[asyncio.Future[Any]] = {task, self._silence, self.stopping}
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            await abandon(task)
+            raise
+        finally:
+            silent, self._silence = self._silence.done(), None
         if task.done():
             return task.result()
-        stopped = stopping is not None and stopping.done()
-        await _abandon(task)
-    except asyncio.CancelledError:
-        await _abandon(task)
-        raise
-    finally:
-        for other in others:
-            other.cancel()
-    if stopped:
-        raise Stopped
-    raise SourceUnavailable(f"timeout in {what}: silent for {seconds:g} s")
+        await abandon(task)
+        if not silent:
+            raise Stopped
+        raise SourceUnavailable(f"timeout in {what}: silent for {self._seconds:g} s")
+
+    async def _watch(self) -> None:
+        while True:
+            waiting = self._silence is not None and not self._silence.done()
+            left_s = self._seconds - (self._clock.monotonic() - self._since_s) if waiting else self._seconds
+            if left_s <= 0 and self._silence is not None:
+                self._silence.set_result(None)
+            else:
+                await self._clock.sleep(left_s)
 
 
 async def pause(seconds: float, *, clock: Clock, stop: asyncio.Event) -> bool:
@@ -75,7 +101,7 @@ async def pause(seconds: float, *, clock: Clock, stop: asyncio.Event) -> bool:
     return stop.is_set()
 
 
-async def next_of(iterator: AsyncIterator[T]) -> T | Literal[End.END]:
+async def _next_of(iterator: AsyncIterator[T]) -> T | Literal[End.END]:
     """The next item, or `END`."""
     try:
         return await anext(iterator)
@@ -87,8 +113,9 @@ async def close_iterator(iterator: AsyncIterator[object]) -> None:
     """Close a generator, within a bound; one that still hangs in an await that was given up is left behind."""
     close = getattr(iterator, "aclose", None)
     if close is not None:
-        with contextlib.suppress(RuntimeError, TimeoutError):
-            await asyncio.wait_for(close(), _GRACE_S)
+        closing = asyncio.ensure_future(close())
+        await asyncio.wait({closing}, timeout=_GRACE_S)  # `wait_for` of Python 3.11 may swallow a cancellation
+        await abandon(closing)
 
 
 class Backoff:
@@ -106,7 +133,8 @@ class Backoff:
         return error.retry_after_s + jittered if isinstance(error, SourceThrottled) else jittered
 
 
-async def _abandon(task: asyncio.Future[Any]) -> None:
+async def abandon(task: asyncio.Future[Any]) -> None:
+    """Cancel it, and do not wait for it much."""
     task.cancel()
     await asyncio.wait({task}, timeout=_GRACE_S)
     if task.done():

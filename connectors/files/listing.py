@@ -66,6 +66,10 @@ class _Young:
     since_s: float
 
 
+def _size_and_mtime(entry: Entry) -> tuple[int, float]:
+    return entry.size_bytes, entry.mtime_s
+
+
 def is_temporary(name: str) -> bool:
     """Whether the name says that its writer is not through: hidden, or with a suffix that uploads use."""
     return name.startswith(".") or name.lower().endswith(_TEMPORARY_SUFFIXES)
@@ -107,69 +111,65 @@ class Folder:
                 hint="create the folder, or let us read it; listing goes on by itself",
             ) from exc
 
-    def at_rest(self, entries: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
+    def at_rest(self, entries: Sequence[Entry], others: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
         """
-        Those that nobody is writing, oldest first, and those that somebody may be.
+        Those `entries` that nobody is writing, oldest first, and those that somebody may be.
 
         At rest is what has not changed for `rest_s`, by its own time or by what earlier listings saw, and what was seen
-        under another name and has only been renamed since.
+        under another name (one of the `others`, say) and has only been renamed since.
         """
         now, ticks = self._clock.now().timestamp(), self._clock.monotonic()
-        names = {entry.name for entry in entries}
-        young: dict[str, _Young] = {}
+        known, self._young = self._young, {}
+        names = {entry.name for entry in (*entries, *others)} if known else set()
         resting: list[Entry] = []
         moving: list[Entry] = []
         for entry in entries:
-            if 0 <= self._rest_s <= now - entry.mtime_s or self._rest_s == 0:
+            if self._rest_s == 0 or self._rest_s <= now - entry.mtime_s:
                 resting.append(entry)
                 continue
-            seen = self._young.get(entry.inode)
-            size_and_mtime = (entry.size_bytes, entry.mtime_s)
+            seen = known.get(entry.inode)
             same = seen is not None and (seen.name, seen.stamp) == (entry.name, entry.stamp)
-            renamed = seen is not None and seen.size_and_mtime == size_and_mtime and seen.name not in names
+            renamed = seen is not None and seen.size_and_mtime == _size_and_mtime(entry) and seen.name not in names
             since_s = seen.since_s if seen is not None and (same or renamed) else ticks
-            young[entry.inode] = _Young(entry.name, entry.stamp, size_and_mtime, since_s)
+            self._young[entry.inode] = _Young(entry.name, entry.stamp, _size_and_mtime(entry), since_s)
             if renamed or ticks - since_s >= self._rest_s:
                 resting.append(entry)
             else:
                 moving.append(entry)
-        self._young = young
+        for entry in others:
+            if now - entry.mtime_s < self._rest_s:
+                self._young[entry.inode] = _Young(entry.name, entry.stamp, _size_and_mtime(entry), ticks)
         resting.sort(key=lambda entry: (entry.mtime_s, entry.name))
         return resting, moving
 
-    async def identified(self, entries: Sequence[Entry]) -> AsyncIterator[Identified | Skipped | None]:
+    async def identified(self, entries: Sequence[Entry]) -> AsyncIterator[list[Identified | Skipped]]:
         """
-        Each file with its content's hash, in the order given. None says that hashing goes on.
+        Pages of files with their contents' hashes, in the order given. An empty one says that hashing goes on.
 
         A file that cannot be read is passed over with its problem; one that changes meanwhile waits for the next one.
         """
         for page in _pages(entries, self._is_hashed):
-            if len(page) == 1 and page[0].size_bytes > _HASH_PAGE_BYTES:
-                async for item in self._identified_slowly(page[0]):
-                    yield item
+            if len(page) == 1 and page[0].size_bytes > _HASH_PAGE_BYTES and not self._is_hashed(page[0]):
+                async for one in self._identified_slowly(page[0]):
+                    yield one
                 continue
             unknown = [entry for entry in page if not self._is_hashed(entry)]
             hashes = await self._threads.run(_hash_all, self._path, unknown) if unknown else {}
-            for entry in page:
-                yield self._judged(entry, hashes.get(entry.name))
-            yield None
+            yield [self._judged(entry, hashes.get(entry.name)) for entry in page]
 
-    async def _identified_slowly(self, entry: Entry) -> AsyncIterator[Identified | Skipped | None]:
+    async def _identified_slowly(self, entry: Entry) -> AsyncIterator[list[Identified | Skipped]]:
         shown = printable(entry.name)
-        if self._is_hashed(entry):
-            yield self._judged(entry, None)
-            return
         try:
             async with content.opened(self._path, entry.name, shown=shown, threads=self._threads) as file:
                 if file.stamp != entry.stamp:
-                    yield Skipped(shown, "not_at_rest")
+                    yield [Skipped(shown, "not_at_rest")]
                     return
                 async for digest in file.sha256():
-                    yield None if digest is None else self._judged(entry, digest)
+                    yield [] if digest is None else [self._judged(entry, digest)]
         except SourceUnavailable as exc:
-            yield Skipped(shown, "unreadable", str(exc))
+            yield [Skipped(shown, "unreadable", str(exc))]
         except SourceChanged:
-            yield Skipped(shown, "not_at_rest")
+            yield [Skipped(shown, "not_at_rest")]
 
     def _is_hashed(self, entry: Entry) -> bool:
         return self._hashes.get(printable(entry.name), ("", ""))[0] == entry.stamp

@@ -50,7 +50,7 @@ class ScriptedSource:
     async def check(self) -> Sequence[CheckStep]:
         return [CheckStep("script", True, 0.0)]
 
-    async def tasks(self, known: Mapping[str, Cursor]) -> AsyncIterator[Task | Skipped | None]:
+    async def tasks(self, known: Mapping[str, Cursor]) -> AsyncIterator[Sequence[Task | Skipped]]:
         script = self._script
         script.listings += 1
         script.known = dict(known)
@@ -58,12 +58,10 @@ class ScriptedSource:
             await asyncio.Event().wait()
         if script.listing_errors:
             raise script.listing_errors.pop(0)
-        for item in script.skipped:
-            yield item
+        yield script.skipped
         for key in script.objects:
-            for name in script.names.get(key, [key]):
-                yield Task(name, key, key, f"/in/{name}")
-        yield None
+            yield [Task(name, key, key, f"/in/{name}") for name in script.names.get(key, [key])]
+        yield []
 
     async def read(self, task: Task, since: Cursor | None) -> AsyncIterator[Batch]:
         script = self._script

@@ -650,3 +650,42 @@ async def test_known_cursors_are_given_to_the_listing() -> None:
 
     assert script.known == {"a": {"batch": 1}}
     assert memory.state["a"].connector_id == CONNECTOR.id
+
+
+async def test_a_run_stopped_with_a_publish_in_doubt_has_failed_and_waits_for_no_balance() -> None:
+    """What was sent and not acknowledged may be in the log, uncounted: such a run could never balance."""
+    faults, memory, clock = Faults(), Memory(), ManualClock()
+    faults.hold("publish:done")
+    runner = make_runner(Script({"a": [["1", "2"]]}), memory, faults=faults, clock=clock)
+
+    async with running(runner) as task:
+        await eventually(lambda: len(memory.log) == 2)
+        runner.stop()
+        await eventually(task.done, clock=clock)
+
+    assert (memory.last_run.status, memory.last_run.counts.published) == ("FAILED", 0)
+    assert "not acknowledged" in memory.last_run.reason
+
+
+@pytest.mark.parametrize("how", ["stop", "cancel"])
+async def test_it_ends_at_whatever_step_it_is_told_to(how: str) -> None:
+    """
+    A cancellation may arrive in any await, and none of them may swallow it.
+    """
+    ended_early = 0
+    for steps in range(120):
+        script, memory = Script({"a": [["1", "bad"], ["2"]], "b": [["3"]]}), Memory()
+        runner = make_runner(script, memory)
+        async with running(runner) as task:
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            runner.stop() if how == "stop" else task.cancel()
+            done, _ = await asyncio.wait({task}, timeout=10)
+
+        assert done, f"after {steps} steps"
+        assert all(row.status in {"READ", "FAILED"} for row in memory.runs.values()), f"after {steps} steps"
+        ended_early += any(row.problems or row.reason for row in memory.runs.values())
+        await run_through(make_runner(script, memory, epoch=2))
+        assert memory.event_ids == {event.id for event in memory.events}
+        assert (len(memory.event_ids), len(memory.letter_ids)) == (3, 1), f"after {steps} steps"
+    assert ended_early > 10
