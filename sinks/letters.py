@@ -16,11 +16,9 @@ _PUT = """
 INSERT INTO dead_letters
        (id, stage, reason, message, hint, attempts, failed_at, event_id, run_id, connector_id, connector, topic,
         log_partition, log_offset, path, position, line, source_object, key, value, headers, size_bytes, sha256,
-        truncated,
-        sqlstate, letter_partition, letter_offset)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23,
-$24, $25,
-        $26, $27)
+        truncated, sqlstate, letter_partition, letter_offset)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24,
+        $25, $26, $27)
     ON CONFLICT (id) DO NOTHING
 """
 
