@@ -18,6 +18,7 @@ HEADER_EVENT = "till-event"
 HEADER_RUN = "till-run"
 HEADER_CONNECTOR = "till-connector"
 HEADER_VERSION = "till-version"
+HEADER_ATTEMPT = "till-attempt"  # how often the record was sent through, on a redrive
 
 _MAJOR = SCHEMA_VERSION.split(".")[0]
 _ESCAPED_NUL = b"\\u0000"

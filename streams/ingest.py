@@ -28,7 +28,7 @@ from uuid import UUID
 from aiokafka import ConsumerRecord
 
 from schemas import metric
-from schemas.codec import HEADER_EVENT, HEADER_RUN, decode_payment_event
+from schemas.codec import HEADER_ATTEMPT, HEADER_EVENT, HEADER_RUN, decode_payment_event
 from schemas.errors import (
     DeadLetterUnavailable,
     RecordRejected,
@@ -431,6 +431,14 @@ def _run_named(value: bytes) -> UUID | None:
         return None
 
 
+def _attempt(raw: ConsumerRecord[bytes | None, bytes | None]) -> int:
+    """How often the record was sent through, this time included; 1 unless a redrive says otherwise."""
+    for name, value in raw.headers or ():
+        if name == HEADER_ATTEMPT and value and value.isdigit() and len(value) < 7:
+            return max(1, int(value))
+    return 1
+
+
 def _letter(  # noqa: PLR0917  private, and every caller names the record first
     raw: ConsumerRecord[bytes | None, bytes | None],
     event_id: str,
@@ -455,6 +463,7 @@ def _letter(  # noqa: PLR0917  private, and every caller names the record first
             "partition": raw.partition,
             "offset": raw.offset,
             "sqlstate": sqlstate,
+            "attempts": _attempt(raw),
             **payload(raw.value, limit_bytes=_LETTER_ROOM, key=raw.key, headers=list(raw.headers or ())),
         }
     )

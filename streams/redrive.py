@@ -11,12 +11,14 @@ from __future__ import annotations
 import hashlib
 from uuid import UUID
 
-from schemas.codec import HEADER_EVENT, HEADER_RUN
+from schemas.codec import HEADER_ATTEMPT, HEADER_EVENT, HEADER_RUN
 from schemas.errors import RecordRejected
 from schemas.letter import DeadLetter, Stage
 from schemas.topic import Topics
 from streams.partition import partition_of
 from streams.publisher import Producer
+
+_REPLACED = frozenset({HEADER_EVENT, HEADER_RUN, HEADER_ATTEMPT})
 
 
 class _Redriven:
@@ -73,12 +75,9 @@ async def redrive(producer: Producer, topics: Topics, letter: DeadLetter, *, run
     if refused is not None or key is None or value is None:
         raise refused or RecordRejected("incomplete", "the record has no key or no value")
     event_id = redrive_event_id(letter.id, attempt)
-    kept = [
-        (name, item)
-        for name, item in letter.header_pairs()
-        if name not in {HEADER_EVENT, HEADER_RUN} and item is not None
-    ]
-    headers = [*kept, (HEADER_EVENT, event_id.encode()), (HEADER_RUN, str(run_id).encode())]
+    kept = [(name, item) for name, item in letter.header_pairs() if name not in _REPLACED and item is not None]
+    ours = {HEADER_EVENT: event_id, HEADER_RUN: str(run_id), HEADER_ATTEMPT: str(letter.attempts + 1)}
+    headers = [*kept, *((name, text.encode()) for name, text in ours.items())]
     partition = partition_of(key, topics.events.partitions)
     await producer.send(topics.events.name, [(partition, _Redriven(key, value, headers))])
     return event_id

@@ -22,7 +22,7 @@ from schemas.topic import Topics
 from sinks.pool import Connection, Pool, connection
 from streams.publisher import Producer
 from streams.redrive import redrive as publish
-from streams.redrive import redrive_event_id, why_not
+from streams.redrive import why_not
 from tillstream.control import run
 from tillstream.control.run import RunStatus
 from tillstream.control.statement import statements
@@ -137,9 +137,7 @@ async def redrive(
 
 async def confirm(held: Connection) -> None:
     """Mark the letters whose redrive the sink has confirmed. Run by the monitor; safe to run at any time."""
-    for row in await held.fetch(statements()["confirmed_redrives"]):
-        digest = event_digest(redrive_event_id(row["id"], row["redrive_attempts"]))
-        await held.execute(statements()["mark_redriven"], row["id"], row["redrive_run_id"], UUID(bytes=digest))
+    await held.execute(statements()["confirm_redrives"])
 
 
 async def _send(pool: Pool, producer: Producer, topics: Topics, chosen: Sequence[LetterView], run_id: UUID) -> None:

@@ -13,16 +13,17 @@ SELECT $1, seed.id, seed.name, $5, $7, seed.created_at FROM seed
 RETURNING id;
 
 -- name: list_connectors
--- By name. `$1` restricts to one: an id, a name, or the number of seed 003.
-SELECT c.id, s.id AS number, s.name, c.kind, c.provider, c.provider_frozen_at, s.connector_type, s.source_entity, s.status,
+-- By name. `$1` restricts to one: an id, a name, or the number of seed 003. `$2`: deleted ones too, the latest deleted first.
+SELECT c.id, s.id AS number, CASE WHEN c.deleted_at IS NULL THEN s.name ELSE c.name END AS name, c.kind, c.provider, c.provider_frozen_at, s.connector_type, s.source_entity, s.status,
        s.connection_config, s.last_run_at, s.last_run_status, s.last_run_details, s.success_rate, s.success_count,
        s.failure_count, s.total_runs, s.created_at, s.updated_at, h.state AS health, h.cause, h.since AS health_since
   FROM connectors c
   JOIN sp_v2_connectors s ON s.id = c.row_id
   LEFT JOIN connector_health h ON h.connector_id = c.id
- WHERE c.deleted_at IS NULL
-   AND ($1::text IS NULL OR s.name = $1 OR c.id::text = lower($1) OR s.id::text = $1)
- ORDER BY s.name;
+ WHERE (c.deleted_at IS NULL OR $2)
+   AND ($1::text IS NULL OR CASE WHEN c.deleted_at IS NULL THEN s.name ELSE c.name END = $1
+        OR c.id::text = lower($1) OR s.id::text = $1)
+ ORDER BY c.deleted_at DESC NULLS FIRST, s.name;
 
 -- name: set_connector_status
 UPDATE sp_v2_connectors s SET status = $2, updated_at = now()
@@ -40,6 +41,20 @@ WITH side AS (
 UPDATE sp_v2_connectors s SET connection_config = $2, updated_at = now()
   FROM side WHERE s.id = side.row_id
 RETURNING s.name;
+
+-- name: delete_connector
+-- Its name is free again at once. Runs, letters and payments stay, and so does seed 003's row, which they refer to.
+-- Returns nothing where it was deleted before.
+WITH side AS (
+    UPDATE connectors c SET deleted_at = now(), name = s.name
+      FROM sp_v2_connectors s
+     WHERE s.id = c.row_id AND c.id = $1 AND c.deleted_at IS NULL
+    RETURNING c.id, c.row_id, c.name
+)
+UPDATE sp_v2_connectors s
+   SET name = left(side.name, 200) || ' (deleted ' || side.id || ')', status = 'PAUSED', updated_at = now()
+  FROM side WHERE s.id = side.row_id
+RETURNING s.id;
 
 -- name: claim_connector
 -- Take the connector for this worker. Whatever an older epoch still writes is refused.
@@ -150,7 +165,7 @@ SELECT c.name FROM closed JOIN connectors c ON c.id = closed.connector_id;
 
 -- name: open_runs
 -- Every run that has not ended, the oldest first, with what the sink has counted for it and who owns its connector now.
-SELECT r.id, r.connector_id, coalesce(s.name, c.name) AS connector, r.read, r.published, r.rejected, r.filtered,
+SELECT r.id, r.connector_id, CASE WHEN c.deleted_at IS NULL THEN coalesce(s.name, c.name) ELSE c.name END AS connector, r.read, r.published, r.rejected, r.filtered,
        r.published_sum, r.rejected_sum, r.started_at, r.heartbeat_at, r.reading_finished_at, r.reason,
        k.claimed_at, k.worker, now() AS now,
        coalesce(l.applied, 0)::bigint AS applied, coalesce(l.duplicate, 0)::bigint AS duplicate,
@@ -171,7 +186,8 @@ SELECT r.id, r.connector_id, coalesce(s.name, c.name) AS connector, r.read, r.pu
 
 -- name: list_runs
 -- The newest first. `$1` restricts to a connector's id, `$2` to one run's id or number, `$3` is the limit.
-SELECT r.id, s.id AS number, coalesce(n.name, c.name) AS connector, r.connector_id, s.run_type, s.status, s.triggered_by,
+SELECT r.id, s.id AS number, CASE WHEN c.deleted_at IS NULL THEN coalesce(n.name, c.name) ELSE c.name END AS connector,
+       r.connector_id, s.run_type, s.status, s.triggered_by,
        r.read, r.published, r.rejected, r.filtered, r.skipped, r.published_sum, r.rejected_sum,
        r.started_at, r.reading_finished_at, r.closed_at, r.reason, s.duration_seconds,
        coalesce(l.applied, 0)::bigint AS applied, coalesce(l.duplicate, 0)::bigint AS duplicate,
@@ -241,23 +257,13 @@ SELECT l.*, r.id IS NOT NULL AND r.closed_at IS NULL AS under_way
 UPDATE dead_letters SET redrive_run_id = $2, redrive_attempts = redrive_attempts + 1
  WHERE id = ANY ($1);
 
--- name: confirmed_redrives
--- Letters whose redrive's run the sink has confirmed, and that nobody marked yet.
-SELECT l.id, l.redrive_attempts, l.redrive_run_id
-  FROM dead_letters l
-  JOIN connector_runs r ON r.id = l.redrive_run_id
-  LEFT JOIN sp_v2_connector_runs s ON s.id = r.row_id
- WHERE l.redriven_at IS NULL AND r.closed_at IS NOT NULL AND s.status IN ('SUCCESS', 'PARTIAL_SUCCESS')
- ORDER BY l.id
- LIMIT 1000;
-
--- name: mark_redriven
--- Redriven, unless the event of this attempt died again: then the letter is as it was, and the new death has a letter of its own.
-UPDATE dead_letters SET
-       redriven_at = CASE WHEN died.yes THEN NULL ELSE now() END,
-       redrive_run_id = CASE WHEN died.yes THEN NULL ELSE redrive_run_id END
-  FROM (SELECT EXISTS (SELECT FROM event_deaths WHERE run = $2 AND digest = $3) AS yes) AS died
- WHERE id = $1 AND redrive_run_id = $2 AND redriven_at IS NULL;
+-- name: confirm_redrives
+-- Redriven is a letter whose redrive's run the sink has confirmed, whatever became of the attempt: if the record died again, its
+-- new letter goes on from here, one attempt older.
+UPDATE dead_letters l SET redriven_at = now()
+  FROM connector_runs r LEFT JOIN sp_v2_connector_runs s ON s.id = r.row_id
+ WHERE r.id = l.redrive_run_id AND l.redriven_at IS NULL
+   AND r.closed_at IS NOT NULL AND s.status IN ('SUCCESS', 'PARTIAL_SUCCESS');
 
 -- name: letterless_connector
 -- The connector of runs that redrive what no connector of ours published.

@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 from aiokafka import ConsumerRecord
 
-from schemas.codec import HEADER_EVENT, HEADER_RUN, encode_event
+from schemas.codec import HEADER_ATTEMPT, HEADER_EVENT, HEADER_RUN, encode_event
 from schemas.errors import DeadLetterUnavailable, SinkMisconfigured, SinkRefused, SinkUnavailable, SinkUnclear
 from schemas.event import ConnectorEvent
 from schemas.identity import foreign_id
@@ -185,10 +185,19 @@ async def test_undecodable_bytes_are_attributed_by_their_headers() -> None:
     assert (sink.dead[0].event_id, sink.dead[0].run_id) == ("e-9", RUN)
 
 
+async def test_a_redriven_record_that_dies_again_is_one_attempt_older() -> None:
+    pile = LetterPile()
+
+    await applied(RecordingSink(), pile, [raw(0, b"x", b"k", [(HEADER_ATTEMPT, b"2")]), raw(1, b"x", b"k")])
+
+    assert [letter.attempts for letter in pile.letters] == [2, 1]
+
+
 async def test_garbage_in_the_headers_is_as_good_as_none() -> None:
     sink, pile = RecordingSink(), LetterPile()
+    garbage = [(HEADER_EVENT, b"\x00"), (HEADER_RUN, b"\xff"), (HEADER_ATTEMPT, b"-1")]
 
-    await applied(sink, pile, [raw(0, b"x", b"k", [(HEADER_EVENT, b"\x00"), (HEADER_RUN, b"\xff")])])
+    await applied(sink, pile, [raw(0, b"x", b"k", garbage)])
 
     assert (sink.dead[0].event_id, sink.dead[0].run_id) == (f"{TOPIC}/0/0", EXTERNAL_RUN)
 
