@@ -58,8 +58,16 @@ async def test_everything_wrong_with_a_connector_is_told_at_once_and_nothing_is_
             pool, name="a\nb", spec=SPEC, configuration={"poll_s": "often", "colour": 1}, provider="x" * 200
         )
 
-    for key in ("name:", "provider:", "directory: Field required", "poll_s:", "got str", "colour:"):
+    for key in (
+        "name:",
+        "provider:",
+        "directory: Field required",
+        "poll_s:",
+        "got str",
+        "colour is not an option of `folder`",
+    ):
         assert key in str(caught.value)
+    assert "Extra inputs" not in str(caught.value)
     assert await connectors.list_connectors(pool) == []
 
 
@@ -99,6 +107,51 @@ async def test_a_paused_connector_is_not_desired(pool: Pool) -> None:
 
     await connectors.set_status(pool, view.id, ConnectorStatus.ACTIVE)
     assert [each.id for each in await connectors.desired(pool)] == [view.id]
+
+
+async def test_a_deleted_connector_frees_its_name_and_its_runs_keep_it(pool: Pool) -> None:
+    view, log, run = await _connector(pool), PostgresRunLog(pool), uuid4()
+    await log.open(run, view.id, triggered_by="SCHEDULER", run_type="SCHEDULED")
+    await log.finish_reading(run, _counts(2))
+
+    await connectors.delete(pool, view)
+
+    assert await connectors.desired(pool) == []
+    assert await connectors.list_connectors(pool) == []
+    with pytest.raises(NotFound):
+        await connectors.find(pool, "bank")
+    with pytest.raises(NotFound):
+        await connectors.delete(pool, view)
+    with pytest.raises(NotFound):
+        await connectors.set_status(pool, view.id, ConnectorStatus.ACTIVE)
+    assert (await connectors.find_ever(pool, "bank")).id == view.id
+    async with pool.acquire() as held:
+        assert await runs.close(held, run, RunStatus.SUCCESS) == "bank"
+    assert [(each.id, each.connector, each.status) for each in await runs.list_runs(pool)] == [
+        (run, "bank", RunStatus.SUCCESS)
+    ]
+
+    successor = await _connector(pool)
+    assert successor.id != view.id
+    assert (await connectors.find_ever(pool, "bank")).id == successor.id
+    assert await runs.list_runs(pool, connector_id=successor.id) == []
+
+
+async def test_a_dry_run_of_a_new_configuration_checks_and_changes_nothing(pool: Pool) -> None:
+    view = await _connector(pool)
+
+    await connectors.configure(pool, view, spec=SPEC, configuration={"directory": "/b"}, provider="acme", dry_run=True)
+    with pytest.raises(ConfigError, match="poll_s"):
+        await connectors.configure(pool, view, spec=SPEC, configuration={"poll_s": "often"}, dry_run=True)
+    assert [each.version for each in await connectors.desired(pool)] == [1]
+
+    await PostgresRunLog(pool).open(uuid4(), view.id, triggered_by="SCHEDULER", run_type="SCHEDULED")
+    view = await connectors.find(pool, "bank")
+    with pytest.raises(Conflict, match="is frozen"):
+        await connectors.configure(
+            pool, view, spec=SPEC, configuration={"directory": "/b"}, provider="acme", dry_run=True
+        )
+    assert await connectors.find(pool, "bank") == view
 
 
 async def test_a_claim_goes_above_whatever_was_seen_and_fences_the_one_before(pool: Pool) -> None:

@@ -141,6 +141,26 @@ async def test_a_paused_connector_stops_and_a_resumed_one_goes_on_where_it_stood
     assert [event.payment.reference for event in memory.events if event.payment] == ["1", "2"]
 
 
+async def test_a_deleted_connector_stops_and_its_name_starts_another_one(
+    pool: Pool, world: World, memory: Memory, tmp_path: Path
+) -> None:
+    view = await a_connector(pool, tmp_path / "in")
+    async with sailing(world) as fleet:
+        await until(lambda: "bank" in fleet.statuses)
+
+        await connectors.delete(pool, view)
+
+        await until(lambda: not fleet.statuses)
+        (tmp_path / "in" / "a.json").write_text(ROW % "1")
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "b.json").write_text(ROW % "2")
+        successor = await a_connector(pool, tmp_path / "out")
+        await until(lambda: len(memory.events) == 1)
+
+    assert [event.payment.reference for event in memory.events if event.payment] == ["2"]
+    assert successor.id != view.id
+
+
 async def test_a_new_configuration_starts_the_connector_anew(
     pool: Pool, world: World, memory: Memory, tmp_path: Path
 ) -> None:

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 group = typer.Typer(help="Configured sources.", no_args_is_help=True)
 
 NameArgument = Annotated[str, typer.Argument(help="Its name, id or number.")]
+ConfigurationOption = Annotated[
+    list[str] | None,
+    typer.Option("--option", "-O", metavar="KEY=VALUE", help="A key of its configuration; JSON, or text. Repeatable."),
+]
 
 
 @group.command("list")
@@ -68,12 +72,7 @@ def show(connector: NameArgument, output: OutputOption = Output.TABLE) -> None:
 def create(
     name: Annotated[str, typer.Argument(help="A name of your choice; also the provider, unless one is given.")],
     kind: Annotated[str, typer.Option(help="The kind of source.")] = "directory",
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--option", "-O", metavar="KEY=VALUE", help="A key of its configuration; JSON, or text. Repeatable."
-        ),
-    ] = None,
+    set_: ConfigurationOption = None,
     file: Annotated[Path | None, typer.Option(help="JSON file of its configuration; options win over it.")] = None,
     provider: Annotated[str | None, typer.Option(help="Who moves the money; frozen at the first publish.")] = None,
     dry_run: DryRunOption = False,
@@ -86,6 +85,48 @@ def create(
         print_json({"id": None if dry_run else identifier, "name": name, "kind": kind, "dry_run": dry_run})
     else:
         note(f"connector {name} {'can be created' if dry_run else f'created, id {identifier}'}")
+
+
+@group.command("update")
+def update(
+    connector: NameArgument,
+    set_: ConfigurationOption = None,
+    file: Annotated[
+        Path | None, typer.Option(help="JSON file of a whole new configuration; options win over it.")
+    ] = None,
+    provider: Annotated[str | None, typer.Option(help="Who moves the money, until the first publish.")] = None,
+    dry_run: DryRunOption = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """
+    Change its configuration; the worker starts it anew within seconds, from where it stood.
+
+    What no option names stays as it is; `KEY=null` brings a key's default back.
+    """
+    if not set_ and file is None and provider is None:
+        raise typer.BadParameter("nothing to change: name an option, a file or a provider", param_hint="--option")
+    changed = _from_options(set_ or [])
+    view, configuration = context.run(
+        _updated(connector, changed, _from_file(file) if file else None, provider, dry_run=dry_run)
+    )
+    if output is Output.JSON:
+        print_json({"id": view.id, "name": view.name, "configuration": configuration, "dry_run": dry_run})
+    else:
+        note(f"connector {view.name} {'can be updated' if dry_run else 'updated; its worker starts it anew'}")
+
+
+@group.command("delete")
+def delete(connector: NameArgument, dry_run: DryRunOption = False) -> None:
+    """
+    Delete it: its worker stops it within seconds, and its name is free.
+
+    Its runs, dead letters and payments stay: `till run list --connector NAME` goes on listing them.
+    """
+    view = context.run(_deleted(connector, dry_run=dry_run))
+    if dry_run:
+        note(f"connector {view.name} would be deleted; its {view.total_runs} runs and its payments would stay")
+    else:
+        note(f"connector {view.name} deleted; its {view.total_runs} runs and its payments stay")
 
 
 @group.command("pause")
@@ -125,6 +166,31 @@ async def _created(
         return await connectors.create(
             pool, name=name, spec=spec, configuration=configuration, provider=provider, dry_run=dry_run
         )
+
+
+async def _updated(
+    wanted: str, changed: dict[str, Any], whole: dict[str, Any] | None, provider: str | None, *, dry_run: bool
+) -> tuple[ConnectorView, dict[str, Any]]:
+    from tillstream.control import connector as connectors
+
+    async with context.pool(context.settings()) as pool:
+        view = await connectors.find(pool, wanted)
+        merged = {**(view.configuration if whole is None else whole), **changed}
+        configuration = {key: value for key, value in merged.items() if value is not None}
+        await connectors.configure(
+            pool, view, spec=_spec(view.kind), configuration=configuration, provider=provider, dry_run=dry_run
+        )
+        return view, configuration
+
+
+async def _deleted(wanted: str, *, dry_run: bool) -> ConnectorView:
+    from tillstream.control import connector as connectors
+
+    async with context.pool(context.settings()) as pool:
+        view = await connectors.find(pool, wanted)
+        if not dry_run:
+            await connectors.delete(pool, view)
+        return view
 
 
 async def _set(wanted: str, *, active: bool) -> None:

@@ -70,7 +70,7 @@ async def _listed(connector: str | None, limit: int) -> list[RunView]:
     from tillstream.control import run as runs
 
     async with context.pool(context.settings()) as pool:
-        wanted = (await connectors.find(pool, connector)).id if connector else None
+        wanted = (await connectors.find_ever(pool, connector)).id if connector else None
         return await runs.list_runs(pool, connector_id=wanted, limit=limit)
 
 

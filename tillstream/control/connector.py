@@ -1,5 +1,6 @@
 """
-Connectors as desired state: created, listed, reconfigured, paused and resumed. Workers compare it with what they run.
+Connectors as desired state: created, listed, reconfigured, paused, resumed, deleted. Workers compare it with what they
+run.
 
 A connector's id never changes; its name may. Its provider is part of keys in the log, so it freezes when the first run
 opens.
@@ -7,8 +8,10 @@ opens.
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -95,7 +98,10 @@ async def create(
     arguments = (identifier, name, None, chosen, spec.kind, json.dumps(configuration), chosen)
     async with connection(pool) as held:
         if await held.fetchval(statements()["create_connector"], *arguments) is None:
-            raise Conflict(f"a connector named {name!r} is there already", hint="choose another name")
+            update = f"till connector update {shlex.quote(name)} -O key=value"
+            raise Conflict(
+                f"a connector named {name!r} is there already", hint=f"choose another name, or change it: `{update}`"
+            )
     return identifier
 
 
@@ -115,16 +121,21 @@ def checked(spec: SourceSpec, configuration: Configuration, *, name: str, provid
     try:
         model = spec.config.model_validate(configuration)
     except ValidationError as exc:
-        problems += [_problem(error) for error in exc.errors(include_url=False)]
+        problems += [_problem(error, spec) for error in exc.errors(include_url=False)]
     if problems or model is None:
         raise ConfigError("\n  ".join([f"connector {name!r} cannot be as it is described:", *problems]))
     return model
 
 
 # pydantic's own error mapping
-def _problem(error: Mapping[str, Any]) -> str:
+def _problem(error: Mapping[str, Any], spec: SourceSpec) -> str:
     key = ".".join(str(part) for part in error["loc"]) or "configuration"
-    got = "" if error["type"] == "missing" else f"; got {type(error.get('input')).__name__}"
+    if error["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(key, spec.config.model_fields, n=1)
+        meant = f"did you mean {near[0]}?" if near else "see docs/sources.md"
+        return f"{key} is not an option of `{spec.kind}`; {meant}"
+    is_missing = error["type"] == "missing" or error.get("input") in ("", None)
+    got = "" if is_missing else f"; got {type(error['input']).__name__}"
     return f"{key}: {error['msg'].removeprefix('Value error, ')}{got}"
 
 
@@ -136,7 +147,7 @@ async def list_connectors(pool: Pool) -> list[ConnectorView]:
         SinkError: as `sinks/sqlstate.py` routes it.
     """
     async with connection(pool) as held:
-        return [_view(row) for row in await held.fetch(statements()["list_connectors"], None)]
+        return [_view(row) for row in await held.fetch(statements()["list_connectors"], None, False)]
 
 
 async def find(pool: Pool, wanted: str) -> ConnectorView:
@@ -146,8 +157,22 @@ async def find(pool: Pool, wanted: str) -> ConnectorView:
     Raises:
         NotFound: there is none. SinkError: as routed.
     """
+    return await _found(pool, wanted, deleted_too=False)
+
+
+async def find_ever(pool: Pool, wanted: str) -> ConnectorView:
+    """
+    As `find`; where no living connector is meant, the one that was deleted last.
+
+    Raises:
+        NotFound: there never was one. SinkError: as routed.
+    """
+    return await _found(pool, wanted, deleted_too=True)
+
+
+async def _found(pool: Pool, wanted: str, *, deleted_too: bool) -> ConnectorView:
     async with connection(pool) as held:
-        rows = await held.fetch(statements()["list_connectors"], wanted)
+        rows = await held.fetch(statements()["list_connectors"], wanted, deleted_too)
     if not rows:
         raise NotFound(f"there is no connector {wanted!r}", hint="`till connector list` shows all")
     by_name = [row for row in rows if row["name"] == wanted]
@@ -166,23 +191,49 @@ async def set_status(pool: Pool, connector_id: UUID, status: ConnectorStatus) ->
             raise NotFound(f"there is no connector {connector_id}")
 
 
+async def delete(pool: Pool, view: ConnectorView) -> None:
+    """
+    Delete it: its worker stops it within seconds, its name is free, its runs and payments stay.
+
+    Raises:
+        NotFound: it was deleted before. SinkError: as routed.
+    """
+    async with connection(pool) as held:
+        if await held.fetchval(statements()["delete_connector"], view.id) is None:
+            raise NotFound(f"there is no connector {view.name!r}", hint="`till connector list` shows all")
+
+
 async def configure(
-    pool: Pool, view: ConnectorView, *, spec: SourceSpec, configuration: Configuration, provider: str | None = None
+    pool: Pool,
+    view: ConnectorView,
+    *,
+    spec: SourceSpec,
+    configuration: Configuration,
+    provider: str | None = None,
+    dry_run: bool = False,
 ) -> None:
     """
-    Replace its configuration; the worker starts it anew, from where it stood.
+    Replace its configuration; the worker starts it anew, from where it stood. With `dry_run` only check.
 
     Raises:
         ConfigError: it is wrong. Conflict: the provider is frozen. SinkError: as routed.
     """
     chosen = provider or view.provider
     checked(spec, configuration, name=view.name, provider=chosen)
+    if dry_run:
+        if chosen != view.provider and view.provider_frozen:
+            raise _frozen(view)
+        return
     async with connection(pool) as held:
         if await held.fetchval(statements()["configure_connector"], view.id, json.dumps(configuration), chosen) is None:
-            raise Conflict(
-                f"the provider of {view.name!r} is frozen: it is part of the keys of what was published",
-                hint="create another connector for another provider",
-            )
+            raise _frozen(view)
+
+
+def _frozen(view: ConnectorView) -> Conflict:
+    return Conflict(
+        f"the provider of {view.name!r} is frozen: it is part of the keys of what was published",
+        hint="create another connector for another provider",
+    )
 
 
 async def desired(pool: Pool) -> list[Desired]:
