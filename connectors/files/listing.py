@@ -199,6 +199,11 @@ class _Listing:
         self._reading = threading.Lock()
         self._closed = False
 
+    def __del__(self) -> None:
+        # Opened by a thread whose caller had given up: nobody else knows of it. There is none if opening failed.
+        if hasattr(self, "_entries"):
+            self._entries.close()
+
     def page(self) -> list[Entry]:
         """Some entries; none at the end."""
         try:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import gc
 import threading
+import warnings
 from pathlib import Path
 
 import pytest
@@ -61,3 +63,19 @@ def test_closing_many_listings_under_their_readers_crashes_nothing(tmp_path: Pat
         thread.start()
         listing.close()
         thread.join(10)
+
+
+def test_a_listing_that_nobody_waits_for_any_more_leaves_no_folder_open(tmp_path: Path) -> None:
+    """
+    A stop may come while a thread opens the folder; then the listing is dropped unread.
+    """
+    (tmp_path / "a.csv").touch()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+
+        _Listing(str(tmp_path))
+        gc.collect()
+
+    assert told == []
+    with pytest.raises(FileNotFoundError):
+        _Listing(str(tmp_path / "absent"))
