@@ -24,6 +24,7 @@ from schemas.event import SCHEMA_VERSION, ConnectorEvent, Lineage
 from schemas.letter import DeadLetter, Stage, letter_id, payload
 from schemas.topic import EVENT_MAX_BYTES, LETTER_MAX_BYTES
 
+HINT = "correct the record at its source: a corrected file is read as a new revision, and its known rows change nothing"
 MAX_EVENT_BYTES = EVENT_MAX_BYTES - 4_096  # key, headers and the batch around it take the rest
 
 
@@ -171,7 +172,7 @@ class Envelope:
                 "stage": Stage.SOURCE,
                 "reason": rejection.reason,
                 "message": rejection.message,
-                "hint": RecordRejected.hint,
+                "hint": HINT,
                 "failed_at": failed_at,
                 "event_id": event_id,
                 "run_id": self._run_id,

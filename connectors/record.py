@@ -18,12 +18,18 @@ from operator import itemgetter
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
+import orjson
+
 from schemas.errors import RecordRejected
 from schemas.money import bounded, exponent, parse_major, parse_minor
 from schemas.payment import MAX_RAW, MAX_REFERENCE, MEANINGS, Kind, PaymentPayload, PaymentType, Status
 
 MAX_SCHEME = 64
 _MAX_ASSET = 8
+_RAW_BYTES = (
+    1_000_000  # of an event's 1 MiB: every other field at its longest, all of it escaped, takes less than the rest
+)
+_SURE_TO_FIT = _RAW_BYTES // 6  # characters: JSON spells one in six bytes at most
 _SHOWN = 48  # characters of a bad value that a message may quote
 
 
@@ -236,10 +242,12 @@ class RecordReader:
             raise RecordRejected("invalid_scheme", f"scheme is not a text of at most {MAX_SCHEME} characters")
         if not raw:
             raw = None
-        elif type(raw) is not str or len(raw) > MAX_RAW:
-            raise RecordRejected("raw_too_large", f"raw has more than {MAX_RAW} characters, which no event can hold")
-        at = effective or created or date
-        instant = self._instant(at) if at else None
+        elif type(raw) is not str or _is_too_large(raw):
+            raise RecordRejected(
+                "raw_too_large", f"raw has more than {MAX_RAW} characters, or more bytes than fit an event"
+            )
+        at = next((value for value in (effective, created, date) if value is not None and value != ""), None)
+        instant = None if at is None else self._instant(at)
         return PaymentFacts(reference, parent, known_type, known_status, minor, known_asset, scheme, instant, raw)
 
     def _type(self, value: object) -> PaymentType:
@@ -257,7 +265,9 @@ class RecordReader:
         return self._statuses.setdefault(value, found)
 
     def _asset(self, value: object) -> str:
-        if not isinstance(value, str) or not value or len(value) > _MAX_ASSET:
+        if value is None or value == "":
+            raise RecordRejected("unknown_asset", "the asset is missing")
+        if not isinstance(value, str) or len(value) > _MAX_ASSET:
             raise RecordRejected(
                 "unknown_asset", f"asset {_shown(value)} is neither an ISO 4217 code nor CODE/exponent"
             )
@@ -278,7 +288,10 @@ class RecordReader:
             return parse_major(str(bounded(value)), asset) if self._major else bounded(value)
         if value is None:
             raise RecordRejected("invalid_amount", "the amount is missing")
-        raise RecordRejected("invalid_amount", f"a JSON amount is an integer or a text, not {type(value).__name__}")
+        raise RecordRejected(
+            "invalid_amount",
+            f'a JSON amount is an integer or a text such as "12.50", not {type(value).__name__}',
+        )
 
     def _instant(self, value: object) -> datetime | None:
         if not isinstance(value, str) or not _INSTANT.fullmatch(value):
@@ -316,6 +329,11 @@ def clean(text: str) -> None:
         raise RecordRejected("nul_character", "the record holds U+0000, which PostgreSQL cannot store")
     if _SURROGATE.search(text):
         raise RecordRejected("invalid_encoding", "the record is not valid in its encoding")
+
+
+def _is_too_large(raw: str) -> bool:
+    """Whether an event could not hold `raw`: refused here, where the record's own bytes are at hand for its letter."""
+    return len(raw) > MAX_RAW or (len(raw) > _SURE_TO_FIT and len(orjson.dumps(raw)) > _RAW_BYTES)
 
 
 def _check_delta(status: Status, reference: str, parent: str | None, minor: int) -> None:

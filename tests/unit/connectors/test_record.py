@@ -265,6 +265,17 @@ def test_an_effective_time_counts_more_than_the_time_of_creation() -> None:
     assert facts.effective_at == datetime(2026, 1, 2, tzinfo=UTC)
 
 
+@pytest.mark.parametrize("value", [0, False, 0.0, [], {}])
+def test_a_time_that_is_no_text_is_refused_and_not_passed_over(value: object) -> None:
+    assert reason(of, effectiveAt=value, createdAt="2026-01-01T00:00:00Z") == "invalid_instant"
+
+
+def test_a_raw_text_that_no_event_can_hold_is_refused_where_its_record_is_at_hand() -> None:
+    assert of(raw="x" * 900_000).raw == "x" * 900_000
+    assert reason(of, raw="x" * 900_001) == "raw_too_large"
+    assert reason(of, raw="\N{GRINNING FACE}" * 300_000) == "raw_too_large"
+
+
 def test_an_unknown_status_is_kept_where_the_connector_says_so() -> None:
     reader = RecordReader(RecordRules(unknown_status=UnknownStatus.KEEP))
 
