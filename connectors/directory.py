@@ -130,7 +130,7 @@ class DirectorySource:
         wanted: list[Entry] = []
         others: list[Entry] = []
         async for page in self._folder.entries():
-            reasons = [(entry, entry.reason or self._skip_reason(entry.name)) for entry in page]
+            reasons = [(entry, self._skip_reason(entry)) for entry in page]
             wanted += [entry for entry, reason in reasons if not reason]
             others += [entry for entry, reason in reasons if reason and not entry.reason]
             yield [Skipped(printable(entry.name), why, entry.problem) for entry, why in reasons if why not in _SILENT]
@@ -211,13 +211,15 @@ class DirectorySource:
             return self._config.format
         return _SUFFIXES.get(PurePath(name).suffix.lower())
 
-    def _skip_reason(self, name: str) -> str:
-        """Why a regular file is not read, by its name alone; empty if it is."""
-        if not self._matches(name):
+    def _skip_reason(self, entry: Entry) -> str:
+        """Why an entry is not read, by its kind and name; empty if it is."""
+        if not self._matches(entry.name):
             return "pattern"
-        if is_temporary(name):
+        if entry.reason:
+            return entry.reason
+        if is_temporary(entry.name):
             return "temporary"
-        return "" if self._format(name) else "unknown_format"
+        return "" if self._format(entry.name) else "unknown_format"
 
     def _prime(self, known: Mapping[str, Cursor]) -> None:
         """Hashes of earlier lives, from the cursors, so that nothing is hashed again that has not changed."""
