@@ -6,9 +6,11 @@ columns.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 from schemas.letter import DeadLetter
 from sinks.pool import Pool, connection
+from sinks.prepared import storable
 
 _MAX_LINE = 2**31 - 1  # the column's; `position` tells the place too, and the topic has the letter as it is
 
@@ -21,6 +23,8 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $
         $25, $26, $27)
     ON CONFLICT (id) DO NOTHING
 """
+
+_NEXT_OFFSETS = "SELECT letter_partition, max(letter_offset) + 1 AS next_offset FROM dead_letters GROUP BY 1"
 
 
 class LetterTable:
@@ -65,5 +69,17 @@ class LetterTable:
             partition,
             offset,
         )
+        # A letter that cannot be listed would hold up every letter behind it.
+        texts = (storable(value) if isinstance(value, str) else value for value in row)
         async with connection(self._pool) as held:
-            await held.execute(_PUT, *row)
+            await held.execute(_PUT, *texts)
+
+    async def next_offsets(self, topic: str) -> Mapping[int, int]:  # noqa: ARG002  there is one topic of letters
+        """
+        The offset after the last letter listed, by partition of the one dead-letter topic; absent where there is none.
+
+        Raises:
+            SinkError: as `sinks/sqlstate.py` routes it.
+        """
+        async with connection(self._pool) as held:
+            return {row["letter_partition"]: row["next_offset"] for row in await held.fetch(_NEXT_OFFSETS)}

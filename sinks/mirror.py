@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from schemas.checkpoint import Checkpoint
 from sinks.pool import Pool, connection
+from sinks.prepared import storable
 
 _MIRROR = """
 INSERT INTO checkpoints AS c
@@ -46,9 +47,9 @@ def _row(checkpoint: Checkpoint) -> tuple[object, ...]:
     data = checkpoint.model_dump(mode="json")
     return (
         checkpoint.connector_id,
-        checkpoint.task,
-        str(cursor.get("descriptor", checkpoint.task)),
-        str(cursor.get("path", "")),
+        storable(checkpoint.task),
+        storable(str(cursor.get("descriptor", checkpoint.task))),
+        storable(str(cursor.get("path", ""))),
         checkpoint.run_id,
         checkpoint.epoch,
         checkpoint.seq,

@@ -15,15 +15,19 @@ from uuid import UUID
 import pytest
 from msgspec.structs import replace
 
+from schemas.checkpoint import Checkpoint
 from schemas.codec import decode_payment_event, encode_event
 from schemas.errors import RecordRejected, SinkRefused
+from schemas.letter import DeadLetter, Stage
 from sinks.base import Applied, Dead, Record
 from sinks.hash import table_hash
 from sinks.ledger import verify
+from sinks.letters import LetterTable
 from sinks.migrate import migrate
+from sinks.mirror import CheckpointMirror
 from sinks.postgres import PostgresSink
 from sinks.read import list_payments, show_payment
-from tests.model.history import PLACE, RUN, record
+from tests.model.history import CONNECTOR, PLACE, RUN, START, record
 
 
 @pytest.fixture
@@ -156,6 +160,30 @@ async def test_a_dead_record_is_counted_whatever_its_event_id_is_made_of(sink: P
     assert await sink.apply(PLACE, [], odd, next_offset=5) == Applied(dead=4)
     assert await sink.apply(PLACE, [], odd, next_offset=5) == Applied(redelivered=4)
     assert all([await sink.is_counted(RUN, one.event_id) for one in odd])
+
+
+async def test_letters_and_checkpoints_are_kept_whatever_their_texts_are_made_of(sink: PostgresSink) -> None:
+    odd = "a\x00b\ud800.csv"
+    letter = DeadLetter.model_construct(
+        id="l\x00", stage=Stage.SOURCE, reason=odd, message=odd, failed_at=START, event_id=odd, path=odd, position=odd
+    )
+    cursor = {"path": odd, "descriptor": odd}
+    checkpoint = Checkpoint(
+        connector_id=CONNECTOR,
+        task="t\x00",
+        run_id=RUN,
+        epoch=1,
+        seq=1,
+        cursor=cursor,
+        revision_at=START,
+        updated_at=START,
+    )
+
+    await LetterTable(sink.pool).put(letter, partition=0, offset=0)
+    await CheckpointMirror(sink.pool).mirror([checkpoint])
+
+    assert await sink.pool.fetchval("SELECT path FROM dead_letters") == "a\\x00b\\ud800.csv"
+    assert await sink.pool.fetchval("SELECT path FROM checkpoints") == "a\\x00b\\ud800.csv"
 
 
 async def test_a_table_that_refuses_a_row_by_its_constraint_refuses_the_record(sink: PostgresSink) -> None:
