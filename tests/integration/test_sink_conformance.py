@@ -138,6 +138,13 @@ class SinkConformance:
         # Late: authorised, failed (its rank is below succeeded's), captured (the undated settled is above it).
         assert await sink.apply(PLACE, slice_, next_offset=9) == Applied(applied=9, stale=3)
 
+    async def test_of_a_dated_and_an_undated_adjustment_of_one_rank_the_undated_one_is_stale(self, sink: Sink) -> None:
+        dated_last = [record("succeeded", reference="a"), record("succeeded", reference="a", at=1)]
+        dated_first = [record("succeeded", reference="b", at=1), record("succeeded", reference="b")]
+
+        assert await sink.apply(PLACE, dated_last, next_offset=2) == Applied(applied=2, stale=0)
+        assert await sink.apply(PLACE, dated_first, next_offset=4) == Applied(applied=2, stale=1)
+
     async def test_events_without_lineage_are_ordered_by_their_own_time(self, sink: Sink) -> None:
         facts = [record("succeeded", reference=name) for name in "ab"]
         slice_ = [
