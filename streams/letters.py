@@ -1,15 +1,15 @@
 """
-The letters role: a plain Faust agent that lists the dead-letter topic in PostgreSQL, where operators find and
-redrive letters.
+The letters role: lists the dead-letter topic in PostgreSQL, where operators find and redrive letters.
 
-A letter is listed once, by its id, however often it was published. Nothing raises out of the agent: while PostgreSQL
-is away it waits.
+A letter is listed once, by its id, however often it was published. Listing never starts after what the list holds, so
+that a list restored from a backup fills up again. Nothing raises out of it: while PostgreSQL is away it waits.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -19,7 +19,12 @@ from pydantic import ValidationError
 from schemas.errors import SinkError, SinkRefused, SinkUnclear
 from schemas.letter import DeadLetter, Stage, letter_id, payload
 from schemas.topic import LETTER_MAX_BYTES, Topics
+from streams.app import slices_of, transport_of
 from streams.backoff import Backoff
+from streams.hold import Holds
+from streams.ingest import Hold
+from streams.lanes import Lanes
+from streams.slice import Slice
 
 log = logging.getLogger(__name__)
 
@@ -31,26 +36,37 @@ class LetterList(Protocol):
         """List the letter, which lies at this place of its topic; a known id changes nothing. Raises SinkError."""
         ...
 
+    async def next_offsets(self, topic: str) -> Mapping[int, int]:
+        """The offset after the last letter listed, by partition; one without letters is absent. Raises SinkError."""
+        ...
 
-def register(app: faust.App, topics: Topics, letters: LetterList) -> None:
-    """Add the agent to the app."""
-    source = app.topic(
-        topics.dead_letters.name, key_type=bytes, key_serializer="raw", value_type=bytes, value_serializer="raw"
-    )
+
+def register(app: faust.App, topics: Topics, letters: LetterList) -> Lanes[Slice]:
+    """Add the agent to the app, and return its lanes."""
+    holds = transport_of(app).holds
+
+    async def list_all(batch: Slice) -> None:
+        for record in batch.records:
+            letter = _read(record.value, batch.topic, batch.partition, record.offset)
+            await _listed(letters, letter, holds, batch, offset=record.offset)
+
+    lanes = Lanes.of(list_all)
+    source = slices_of(app, topics.dead_letters.name, lanes=lanes, sink_offsets=letters.next_offsets)
 
     @app.agent(source, name="dead_letter_list", concurrency=1)
-    async def list_letters(stream: Any) -> None:
-        async for event in stream.events():
-            message = event.message
-            letter = _read(event.value, message.topic, message.partition, message.offset)
-            await _listed(letters, letter, partition=message.partition, offset=message.offset)
+    async def list_letters(stream: Any) -> None:  # Faust's stream type lacks noack()
+        unacked = stream.noack()
+        async for event in unacked.events():
+            lanes.submit(event, done=unacked.ack)
+
+    return lanes
 
 
-async def _listed(letters: LetterList, letter: DeadLetter, *, partition: int, offset: int) -> None:
+async def _listed(letters: LetterList, letter: DeadLetter, holds: Holds, batch: Slice, *, offset: int) -> None:
     backoff = Backoff()
     while True:
         try:
-            return await letters.put(letter, partition=partition, offset=offset)
+            await letters.put(letter, partition=batch.partition, offset=offset)
         except (SinkRefused, SinkUnclear) as exc:
             if letter.message == _UNLISTABLE:
                 raise
@@ -59,7 +75,12 @@ async def _listed(letters: LetterList, letter: DeadLetter, *, partition: int, of
         except SinkError as exc:
             if backoff.tries == 0:
                 log.error("letter not listed yet", extra={"facts": {"letter": letter.id, "error": str(exc)}})
+            holds.hold(batch.topic, batch.partition, Hold.DATABASE)
             await asyncio.sleep(backoff.next_s())
+        else:
+            if backoff.tries:
+                holds.release(batch.topic, batch.partition, Hold.DATABASE)
+            return
 
 
 _UNLISTABLE = "the letter could not be stored whole; the dead-letter topic has it"

@@ -1,0 +1,88 @@
+"""
+The letters role against a real broker and database: everything on the dead-letter topic is listed, also after a
+restore.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+import asyncpg
+
+from schemas.letter import DeadLetter, Stage, letter_id, payload
+from schemas.topic import LETTER_MAX_BYTES, Topics, letters_app_id, topics
+from sinks.letters import LetterTable
+from sinks.migrate import migrate
+from sinks.pool import close_pool, open_pool
+from streams import letters
+from streams.app import AppSettings, live, make_app
+from streams.process import Stop
+from streams.provision import provision
+from streams.publisher import LetterPublisher, Producer
+from tests.services import Kafka
+
+
+def a_letter(number: int, **fields: object) -> DeadLetter:
+    return DeadLetter.model_validate(
+        {
+            "id": letter_id(Stage.SINK, "t", "0", str(number)),
+            "stage": Stage.SINK,
+            "reason": "undecodable",
+            "message": "no JSON",
+            "failed_at": datetime(2025, 1, 10, tzinfo=UTC),
+            "event_id": f"e{number}",
+            **payload(b"\x00garbage\xff", limit_bytes=LETTER_MAX_BYTES, key=b"k"),
+            **fields,
+        }
+    )
+
+
+@asynccontextmanager
+async def letters_role(kafka: Kafka, table: Topics, prefix: str, dsn: str) -> AsyncIterator[None]:
+    pool = await open_pool(dsn)
+    app = make_app(
+        letters_app_id(prefix), AppSettings(bootstrap=kafka.bootstrap, session_timeout_s=3.0, heartbeat_s=1.0)
+    )
+    letters.register(app, table, LetterTable(pool))
+    stop = Stop(stop_within_s=3_600)  # the bound ends processes, and this one is pytest's
+    running = asyncio.create_task(live(app, stop))
+    try:
+        yield
+    finally:
+        stop.request(0)
+        assert await asyncio.wait_for(running, 15) == 0
+        await close_pool(pool)
+
+
+async def listed(held: asyncpg.Connection, expected: int) -> None:
+    async with asyncio.timeout(30):
+        while await held.fetchval("SELECT count(*) FROM dead_letters") != expected:  # noqa: ASYNC110  nobody tells us
+            await asyncio.sleep(0.05)
+
+
+async def test_letters_are_listed_once_and_again_after_the_list_was_restored(
+    kafka: Kafka, topic_prefix: str, database: str
+) -> None:
+    table = topics(topic_prefix)
+    await provision(kafka.bootstrap, table.all())
+    await migrate(database)
+    held = await asyncpg.connect(database)
+    async with Producer(kafka.bootstrap) as producer:
+        box = LetterPublisher(producer, table)
+        await box.dead_letter([a_letter(n) for n in range(20)])
+        await box.dead_letter([a_letter(n) for n in range(5)])
+        await box.dead_letter([a_letter(20, message="a NUL \x00 that no text column takes")])
+
+        async with letters_role(kafka, table, topic_prefix, database):
+            await listed(held, 21)
+        # what a backup of an hour ago looks like, while the group's offset stays
+        await held.execute("DELETE FROM dead_letters WHERE letter_offset >= 7")
+        async with letters_role(kafka, table, topic_prefix, database):
+            await listed(held, 21)
+
+    row = await held.fetchrow("SELECT value, key FROM dead_letters WHERE event_id = 'e19'")
+    assert (row["value"], row["key"]) == (b"\x00garbage\xff", b"k")
+    await held.close()
