@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +15,7 @@ from schemas.errors import ConfigError, NotFound
 from tillstream.cli import context
 from tillstream.cli.option import DryRunOption, OutputOption
 from tillstream.cli.output import Output, note, print_fields, print_json, print_table
+from tillstream.logs import escaped
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 group = typer.Typer(help="Configured sources.", no_args_is_help=True)
 
 NameArgument = Annotated[str, typer.Argument(help="Its name, id or number.")]
+_WATCHES_A_FOLDER = "directory"  # the kind whose key of the same name is a path of this machine
+_CAUSE_WIDTH = 60  # characters of a cause in the list
 ConfigurationOption = Annotated[
     list[str] | None,
     typer.Option("--option", "-O", metavar="KEY=VALUE", help="A key of its configuration; JSON, or text. Repeatable."),
@@ -37,7 +42,8 @@ def list_(output: OutputOption = Output.TABLE) -> None:
         print_json(views)
         return
     rows = [
-        (v.name, v.kind, v.status, v.health, v.cause, v.last_run_status, v.last_run_at, v.total_runs) for v in views
+        (v.name, v.kind, v.status, v.health, _short(v.cause), v.last_run_status, v.last_run_at, v.total_runs)
+        for v in views
     ]
     columns = ("connector", "kind", "status", "health", "cause", "last run", "at", "runs")
     print_table(columns, rows, empty="no connectors yet: `till connector create --help`")
@@ -79,12 +85,13 @@ def create(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Create a connector; a worker starts it within seconds."""
-    configuration = {**(_from_file(file) if file else {}), **_from_options(set_ or [])}
+    configuration = _located({**(_from_file(file) if file else {}), **_from_options(set_ or [])}, kind)
     identifier = context.run(_created(name, _spec(kind), configuration, provider, dry_run=dry_run))
     if output is Output.JSON:
         print_json({"id": None if dry_run else identifier, "name": name, "kind": kind, "dry_run": dry_run})
     else:
         note(f"connector {name} {'can be created' if dry_run else f'created, id {identifier}'}")
+    _warn_of_absence(configuration, kind)
 
 
 @group.command("update")
@@ -113,6 +120,7 @@ def update(
         print_json({"id": view.id, "name": view.name, "configuration": configuration, "dry_run": dry_run})
     else:
         note(f"connector {view.name} {'can be updated' if dry_run else 'updated; its worker starts it anew'}")
+    _warn_of_absence(configuration, view.kind)
 
 
 @group.command("delete")
@@ -141,6 +149,11 @@ def resume(connector: NameArgument) -> None:
     """Let it go on where it stood."""
     context.run(_set(connector, active=True))
     note(f"connector {connector} is active")
+
+
+def _short(cause: str) -> str:
+    """As much of it as a table has room for; `show` has all of it."""
+    return cause if len(cause) <= _CAUSE_WIDTH else f"{cause[: _CAUSE_WIDTH - 1]}…"
 
 
 async def _listed() -> list[ConnectorView]:
@@ -176,7 +189,7 @@ async def _updated(
     async with context.pool(context.settings()) as pool:
         view = await connectors.find(pool, wanted)
         merged = {**(view.configuration if whole is None else whole), **changed}
-        configuration = {key: value for key, value in merged.items() if value is not None}
+        configuration = _located({key: value for key, value in merged.items() if value is not None}, view.kind)
         await connectors.configure(
             pool, view, spec=_spec(view.kind), configuration=configuration, provider=provider, dry_run=dry_run
         )
@@ -208,6 +221,21 @@ def _spec(kind: str) -> SourceSpec:
     if kind not in known:
         raise NotFound(f"there is no source of kind {kind!r}", hint=f"there are: {', '.join(sorted(known))}")
     return known[kind]
+
+
+def _located(configuration: dict[str, Any], kind: str) -> dict[str, Any]:
+    """A watched folder as an absolute path: what is relative here would be another folder to the worker."""
+    folder = configuration.get("directory")
+    if kind != _WATCHES_A_FOLDER or not isinstance(folder, str) or not folder:
+        return configuration
+    # not `resolve`: a link may point elsewhere tomorrow; not `Path.expanduser`: a stranger's `~name` is no error here
+    return {**configuration, "directory": os.path.abspath(os.path.expanduser(folder))}  # noqa: PTH100, PTH111
+
+
+def _warn_of_absence(configuration: Mapping[str, object], kind: str) -> None:
+    folder = configuration.get("directory")
+    if kind == _WATCHES_A_FOLDER and isinstance(folder, str) and not Path(folder).is_dir():
+        note(f"warning: there is no folder {escaped(folder)} here yet; its files are read once it is there")
 
 
 def _from_options(options: list[str]) -> dict[str, Any]:
