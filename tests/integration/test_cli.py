@@ -1,20 +1,22 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+from sinks.migrate import migrate
 from tests.services import Kafka
 from tillstream.cli.exit import ExitStatus
 
 
-def till(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+def till(*arguments: str, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TILL_")}
     return subprocess.run(
         [sys.executable, "-m", "tillstream", *arguments],
-        capture_output=True, text=True, timeout=60, env={**environment, **variables}, check=False,
+        capture_output=True, text=True, timeout=60, cwd=cwd, env={**environment, **variables}, check=False,
     )  # fmt: skip
 
 
@@ -34,7 +36,8 @@ def test_a_broker_that_does_not_answer_has_the_same_status(tmp_path: Path) -> No
     done = till("topic", "lag", TILL_KAFKA_BOOTSTRAP="127.0.0.1:1", TILL_HOME=str(tmp_path))
 
     assert done.returncode == ExitStatus.UNREACHABLE
-    assert "error [broker_unavailable]" in done.stderr
+    assert done.stderr.startswith("error [broker_unavailable]")
+    assert done.stderr.count("\n") == 2, "the error and its hint, and no line of a library's log"
     assert "Traceback" not in done.stderr
 
 
@@ -44,6 +47,52 @@ def test_a_database_without_our_tables_says_what_to_run(tmp_path: Path, database
     assert done.returncode == ExitStatus.FAILED
     assert "error [sink_misconfigured]" in done.stderr
     assert "`till migrate`" in done.stderr
+
+
+def test_a_connector_is_created_from_a_relative_path_updated_and_deleted(tmp_path: Path, database: str) -> None:
+    asyncio.run(migrate(database))
+    variables = {"TILL_POSTGRES_DSN": database, "TILL_HOME": str(tmp_path / "home")}
+
+    created = till("connector", "create", "bank", "-O", "directory=in", cwd=tmp_path, **variables)
+    shown = json.loads(till("connector", "show", "bank", "-o", "json", **variables).stdout)
+    assert created.returncode == 0
+    assert f"warning: there is no folder {tmp_path / 'in'} here yet" in created.stderr
+    assert shown["configuration"] == {"directory": str(tmp_path / "in")}
+
+    taken = till("connector", "create", "bank", "-O", "directory=/tmp", **variables)
+    assert taken.returncode == ExitStatus.CONFLICT
+    assert "till connector update bank" in taken.stderr
+
+    (tmp_path / "out").mkdir()
+    planned = till("connector", "update", "bank", "-O", "directory=out", "--dry-run", cwd=tmp_path, **variables)
+    assert (planned.returncode, planned.stderr) == (0, "connector bank can be updated\n")
+    wrong = till("connector", "update", "bank", "-O", "colour=red", **variables)
+    assert wrong.returncode == ExitStatus.CONFIG
+    assert "colour is not an option of `directory`; see docs/sources.md" in wrong.stderr
+    assert till("connector", "update", "bank", **variables).returncode == ExitStatus.USAGE
+    for option in ("poll_s=3", "rest_s=0", "rest_s=null", "directory=out"):
+        assert till("connector", "update", "bank", "-O", option, cwd=tmp_path, **variables).returncode == 0
+    shown = json.loads(till("connector", "show", "bank", "-o", "json", **variables).stdout)
+    assert shown["configuration"] == {"directory": str(tmp_path / "out"), "poll_s": 3}
+
+    assert till("connector", "delete", "bank", "--dry-run", **variables).returncode == 0
+    assert till("connector", "delete", "bank", **variables).returncode == 0
+    assert till("connector", "show", "bank", **variables).returncode == ExitStatus.NOT_FOUND
+    assert till("connector", "delete", "bank", **variables).returncode == ExitStatus.NOT_FOUND
+    assert till("connector", "create", "bank", "-O", "directory=/tmp", **variables).returncode == 0
+
+
+def test_nothing_matches_is_told_from_nothing_is_there_and_an_unknown_status_is_refused(
+    tmp_path: Path, database: str
+) -> None:
+    asyncio.run(migrate(database))
+    variables = {"TILL_POSTGRES_DSN": database, "TILL_HOME": str(tmp_path / "home")}
+
+    assert till("payment", "list", **variables).stderr == "no payments yet\n"
+    assert till("payment", "list", "--status", "settled", **variables).stderr == "no payments match\n"
+    refused = till("payment", "list", "--status", "sttled", **variables)
+    assert refused.returncode == ExitStatus.USAGE
+    assert "partially_refunded" in refused.stderr.replace("\n", "")
 
 
 def test_migrate_makes_tables_and_topics_once_and_tells_what_it_did(

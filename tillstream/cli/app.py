@@ -10,7 +10,7 @@ import typer
 
 from schemas.errors import TillError
 from tillstream.cli import connector, deadletter, demo, info, ledger, payment, replay, run, stack, topic, worker
-from tillstream.cli.context import FLAGS
+from tillstream.cli.context import FLAGS, explained
 from tillstream.cli.exit import ExitStatus, status_of
 from tillstream.cli.output import note, print_error
 
@@ -65,7 +65,7 @@ def main() -> None:
     except TillError as exc:
         if FLAGS.verbose:
             raise
-        print_error(exc)
+        print_error(explained(exc))
         sys.exit(status_of(exc))
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has enough

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
+from schemas.errors import BrokerUnavailable, SinkUnavailable, StackError, TillError
 from tillstream.cli.exit import ExitStatus
 from tillstream.cli.output import note
 
@@ -38,6 +39,7 @@ class Flags:
 
 
 FLAGS = Flags()
+_LOADED: list[Loaded] = []  # what the command runs with; `explained` tells an error of its servers by it
 
 
 def load() -> Loaded:
@@ -58,7 +60,19 @@ def load() -> Loaded:
     settings = loaded.settings
     level = "debug" if FLAGS.verbose else settings.log.level
     logs.configure(level=level, format_=settings.log.format, redactor=logs.Redactor(settings.secrets()))
+    _LOADED[:] = [loaded]
     return loaded
+
+
+def explained(error: TillError) -> TillError:
+    """`error`; or, where nobody named the servers that do not answer and no stack runs, what to do about that."""
+    setting = {SinkUnavailable: "postgres.dsn", BrokerUnavailable: "kafka.bootstrap"}.get(type(error))
+    if setting is None or not _LOADED or _LOADED[0].origins[setting] != "default":
+        return error
+    return StackError(
+        f"no stack runs in {_LOADED[0].settings.home}",
+        hint="start it with `till up`, or name servers with TILL_KAFKA_BOOTSTRAP / TILL_POSTGRES_DSN",
+    )
 
 
 def settings() -> Settings:
@@ -69,11 +83,12 @@ def settings() -> Settings:
 
 
 def quieten() -> None:
-    """Log from warnings on, unless the user wants to hear everything."""
+    """Log our warnings only, unless the user wants to hear everything: what a library meets, our errors tell."""
     if not FLAGS.verbose:
         import logging
 
         logging.getLogger().setLevel(logging.WARNING)
+        logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 
 
 @contextlib.asynccontextmanager

@@ -22,20 +22,26 @@ ProviderOption = Annotated[str | None, typer.Option(help="Only payments of this 
 @group.command("list")
 def list_(
     provider: ProviderOption = None,
-    status: Annotated[str | None, typer.Option(help="Only payments in this status, such as settled.")] = None,
+    status: Annotated[
+        str | None, typer.Option(help="Only payments in this status, such as settled; a wrong one tells them all.")
+    ] = None,
     reference: Annotated[str | None, typer.Option(help="Only payments with this reference.")] = None,
     after: Annotated[str | None, typer.Option(help="Go on after a page: its `next`.")] = None,
     limit: LimitOption = 50,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """List payments, the latest arrival first. JSON has the shape of `GET /payments`."""
+    """
+    List payments, the latest arrival first.
+
+    JSON has the shape of `GET /payments`, and beside it each payment's own `state` and `amount`.
+    """
+    _check_status(status)
     page = context.run(_listed(provider, status, reference, limit, after))
     if output is Output.JSON:
-        from sinks.view import payments_view
-
-        print_json(payments_view(page.payments) | ({"next": page.next} if page.next else {}))
+        print_json({"data": [_element(each) for each in page.payments]} | ({"next": page.next} if page.next else {}))
         return
-    print_payments(page.payments)
+    is_filtered = any(wanted is not None for wanted in (provider, status, reference, after))
+    print_payments(page.payments, empty="no payments match" if is_filtered else "no payments yet")
     if page.next:
         note(f"more: --after {page.next}")
 
@@ -86,7 +92,7 @@ def show(
     print_table(("adjustment", "amount", "asset", "effective", "reference", "from"), rows)
 
 
-def print_payments(payments: Any) -> None:
+def print_payments(payments: Any, *, empty: str = "no payments yet") -> None:
     """A table of payments, amounts as people read them."""
     from schemas.money import format_major
 
@@ -107,7 +113,14 @@ def print_payments(payments: Any) -> None:
             )
         )
     columns = ("provider", "reference", "type", "status", "amount", "asset", "adjustments", "flags")
-    print_table(columns, rows, empty="no payments yet")
+    print_table(columns, rows, empty=empty)
+
+
+def _check_status(status: str | None) -> None:
+    from schemas.payment import Status
+
+    if status is not None and status not in list(Status):
+        raise typer.BadParameter(f"{status!r} is none of {', '.join(Status)}", param_hint="--status")
 
 
 async def _listed(
@@ -117,7 +130,12 @@ async def _listed(
 
     async with context.pool(context.settings()) as pool:
         return await payments.list_payments(
-            pool, provider=provider, status=status, reference=reference, limit=limit, after=after
+            pool,
+            provider=provider,
+            status=status,
+            reference=reference,
+            limit=limit,
+            after=after,
         )
 
 
@@ -129,19 +147,16 @@ async def _found(wanted: str, provider: str | None) -> PaymentDetail:
 
 
 def _whole(found: PaymentDetail) -> dict[str, object]:
-    """Seed 000's element, and beside it what it has no word for."""
-    from sinks.view import payment_view
-    from tillstream.cli.output import plain
-
+    """An element of the list, and beside it all that is known."""
     one = found.payment
-    more = {
-        "state": one.status,
-        "amount": one.amount,
-        "dispute": one.dispute,
-        "flags": one.flags,
-        "events": found.events,
-    }
-    return {**payment_view(found), **{key: plain(value) for key, value in more.items()}}
+    return {**_element(found), "dispute": one.dispute, "flags": one.flags, "events": found.events}
+
+
+def _element(found: PaymentDetail) -> dict[str, object]:
+    """Seed 000's element, and beside it the status and the amount of now, which it has no word for."""
+    from sinks.view import payment_view
+
+    return {**payment_view(found), "state": found.payment.status, "amount": found.payment.amount}
 
 
 def _place(adjustment: Any) -> str:

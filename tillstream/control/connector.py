@@ -131,9 +131,9 @@ def checked(spec: SourceSpec, configuration: Configuration, *, name: str, provid
 def _problem(error: Mapping[str, Any], spec: SourceSpec) -> str:
     key = ".".join(str(part) for part in error["loc"]) or "configuration"
     if error["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(key, spec.config.model_fields, n=1)
-        meant = f"did you mean {near[0]}?" if near else "see docs/sources.md"
-        return f"{key} is not an option of `{spec.kind}`; {meant}"
+        near = difflib.get_close_matches(key, spec.config.model_fields, n=1, cutoff=0.75)
+        meant = f"did you mean {near[0]}? " if near else ""
+        return f"{key} is not an option of `{spec.kind}`; {meant}see docs/sources.md"
     is_missing = error["type"] == "missing" or error.get("input") in ("", None)
     got = "" if is_missing else f"; got {type(error['input']).__name__}"
     return f"{key}: {error['msg'].removeprefix('Value error, ')}{got}"

@@ -18,7 +18,7 @@ import typer.main
 from schemas import errors
 from schemas.errors import TillError
 from tillstream import config
-from tillstream.cli import output
+from tillstream.cli import context, output
 from tillstream.cli.app import app
 from tillstream.cli.exit import MEANINGS, ExitStatus, status_of
 from tillstream.cli.worker import WorkerRole
@@ -189,3 +189,21 @@ def test_an_empty_table_is_a_note_and_no_data(capsys: pytest.CaptureFixture[str]
 
     told = capsys.readouterr()
     assert (told.out, told.err) == ("", "nothing yet\n")
+
+
+def test_without_a_stack_and_without_servers_of_ones_own_an_error_says_how_to_start_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = {"TILL_HOME": str(tmp_path), "TILL_KAFKA_BOOTSTRAP": "kafka:9092"}
+    monkeypatch.setattr(context, "_LOADED", [config.load(environ=settings)])
+    silent_database, silent_broker = errors.SinkUnavailable("no answer"), errors.BrokerUnavailable("no answer")
+
+    told = context.explained(silent_database)
+
+    assert str(told) == f"no stack runs in {tmp_path}"
+    assert "`till up`" in told.hint
+    assert "TILL_KAFKA_BOOTSTRAP / TILL_POSTGRES_DSN" in told.hint
+    assert context.explained(silent_broker) is silent_broker, "somebody named this one"
+    refused = errors.SinkMisconfigured("no such table")
+    assert context.explained(refused) is refused, "a server answers"
