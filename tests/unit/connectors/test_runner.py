@@ -540,7 +540,7 @@ async def test_a_bug_in_the_listing_ends_the_runner() -> None:
 
 async def test_reading_does_not_wait_for_the_run_log() -> None:
     faults, memory, clock = Faults(), Memory(), ManualClock()
-    faults.fail("run", SinkUnavailable("PostgreSQL is away"), times=50)
+    faults.fail("run", SinkUnavailable("PostgreSQL is away"), times=8)
     runner = make_runner(Script({"a": [["1"]]}), memory, faults=faults, clock=clock)
 
     async with running(runner):
