@@ -241,13 +241,13 @@ async def postgres_server(dsn: str) -> list[Finding]:
             rows = await connection.fetch(
                 "SELECT name, setting FROM pg_settings WHERE name = ANY($1)", list(DURABILITY)
             )
-            version = connection.get_server_version()
+            version = connection.get_settings().server_version.split()[0]
         finally:
             await connection.close()
     except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as exc:
         fix = "start the server, or correct postgres.dsn (TILL_POSTGRES_DSN)"
         return [Finding("postgres", ok=False, what=f"no answer from {address}: {type(exc).__name__}", fix=fix)]
-    found = [Finding("postgres", ok=True, what=f"PostgreSQL {version.major}.{version.minor} answers at {address}")]
+    found = [Finding("postgres", ok=True, what=f"PostgreSQL {version} answers at {address}")]
     return found + [durability(row["name"], row["setting"]) for row in sorted(rows)]
 
 

@@ -42,7 +42,13 @@ async def test_a_role_for_which_commits_are_not_durable_is_told_too(own_postgres
 
 
 async def test_a_durable_database_is_well(own_postgres):
-    assert troubles(await doctor.postgres_server(own_postgres.dsn)) == {}
+    findings = await doctor.postgres_server(own_postgres.dsn)
+
+    assert troubles(findings) == {}
+    connection = await asyncpg.connect(own_postgres.dsn)
+    version = await connection.fetchval("SHOW server_version")
+    await connection.close()
+    assert findings[0].what.startswith(f"PostgreSQL {version.split()[0]} answers")
 
 
 async def test_a_database_that_does_not_answer_is_told_without_its_password():
