@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from typing import TYPE_CHECKING
 
 import typer
@@ -13,8 +15,13 @@ from tillstream.cli.option import OutputOption
 from tillstream.cli.output import Output, note, print_fields, print_json, print_table
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tillstream.control.worker import WorkerView
     from tillstream.embedded.state import StackState
+
+PATIENCE_S = 30.0  # a worker that joins its group after one that was killed waits for the other's session to end
+ASK_EVERY_S = 0.2
 
 
 def register(app: typer.Typer) -> None:
@@ -38,7 +45,7 @@ def up() -> None:
     context.quieten()
     chosen = options(loaded)
     note(f"starting in {loaded.settings.home} (Ctrl-C stops everything)")
-    supervisor.up(chosen, observer=Teller())
+    supervisor.up(chosen, observer=Teller(loaded.settings.home))
     note("stopped; the data stays")
 
 
@@ -98,11 +105,18 @@ def doctor(output: OutputOption = Output.TABLE) -> None:
 
 
 class Teller:
-    """Tells on standard error what changes while a stack comes up, and where to find it."""
+    """
+    Tells on standard error what changes while a stack comes up, and where to find it once its workers are ready.
 
-    def __init__(self) -> None:
+    To be called in a running event loop: it asks the workers in a task of its own.
+    """
+
+    def __init__(self, home: Path, *, patience_s: float = PATIENCE_S) -> None:
+        """After `patience_s` it tells which workers are not ready yet, once, and goes on asking."""
+        self._run = home / "run"
+        self._patience_s = patience_s
         self._told: dict[str, str] = {}
-        self._ready = False
+        self.asking: asyncio.Task[None] | None = None
 
     def __call__(self, state: StackState) -> None:
         """Tell what is new in `state`."""
@@ -111,11 +125,31 @@ class Teller:
                 again = f" (status {child.last_exit})" if child.state.value == "restarting" else ""
                 note(f"  {child.name}: {child.state.value}{again}")
             self._told[child.name] = child.state.value
-        if state.ready and not self._ready:
-            from tillstream.secret import mask_url
+        if state.ready and self.asking is None:
+            self.asking = asyncio.get_running_loop().create_task(self._tell_ready(state), name="readiness")
 
-            note(f"ready: Kafka {state.endpoints.kafka}, PostgreSQL {mask_url(state.endpoints.postgres_dsn)}")
-        self._ready = state.ready
+    async def _tell_ready(self, state: StackState) -> None:
+        from tillstream.secret import mask_url
+
+        until_s: float | None = time.monotonic() + self._patience_s
+        while problems := await self._problems():
+            if until_s is not None and time.monotonic() > until_s:
+                until_s = None
+                note(f"not ready after {self._patience_s:.0f} s: {'; '.join(problems)}")
+            await asyncio.sleep(ASK_EVERY_S)
+        note(f"ready: Kafka {state.endpoints.kafka}, PostgreSQL {mask_url(state.endpoints.postgres_dsn)}")
+
+    async def _problems(self) -> list[str]:
+        """Why workers are not ready, a line each; empty when all are."""
+        from tillstream.config import Role
+        from tillstream.control import worker
+
+        views = await worker.look(self._run)
+        silent = {role.value for role in Role} - {each.role for each in views}
+        return [
+            *(f"worker {role} has not announced itself" for role in sorted(silent)),
+            *(each.problem for each in views if each.problem),
+        ]
 
 
 def _as_json(state: StackState | None, workers: list[WorkerView], *, well: bool) -> dict[str, object]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -21,8 +22,10 @@ from tillstream import config
 from tillstream.cli import context, output
 from tillstream.cli.app import app
 from tillstream.cli.exit import MEANINGS, ExitStatus, status_of
+from tillstream.cli.stack import Teller
 from tillstream.cli.worker import WorkerRole
 from tillstream.config import Role
+from tillstream.embedded.state import StackState
 
 HELP_S = 1.0  # 0.17 s on a quiet machine; other tests run beside this one
 
@@ -207,3 +210,21 @@ def test_without_a_stack_and_without_servers_of_ones_own_an_error_says_how_to_st
     assert context.explained(silent_broker) is silent_broker, "somebody named this one"
     refused = errors.SinkMisconfigured("no such table")
     assert context.explained(refused) is refused, "a server answers"
+
+
+async def test_a_stack_whose_workers_are_not_ready_is_told_so_and_not_called_ready(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teller = Teller(tmp_path, patience_s=0)
+    teller(StackState(1, "", ready=True))
+    assert teller.asking is not None
+
+    told = ""
+    async with asyncio.timeout(10):
+        while "not ready" not in told:
+            await asyncio.sleep(0.01)
+            told += capsys.readouterr().err
+    teller.asking.cancel()
+
+    assert "not ready after 0 s: worker connector has not announced itself; worker letters" in told
+    assert "ready: Kafka" not in told
