@@ -72,6 +72,7 @@ class Demonstration:
     connector: str
     folder: Path
     home: Path
+    joined: bool  # the stack ran before, and goes on
 
 
 @dataclass(slots=True)
@@ -93,10 +94,18 @@ class _Stage:
 
 @contextlib.asynccontextmanager
 async def demonstrate(
-    loaded: Loaded, *, samples: Path | None = None, started_s: float, tell: Tell, observer: Observer | None = None
+    loaded: Loaded,
+    *,
+    samples: Path | None = None,
+    started_s: float,
+    once: bool = False,
+    tell: Tell,
+    observer: Observer | None = None,
 ) -> AsyncIterator[Demonstration]:
     """
-    The demonstration, finished, with its stack still running; a stack that ran before goes on afterwards.
+    The demonstration, finished, with its stack still running.
+
+    A stack that ran before goes on afterwards; with `once` the demonstration's connector is then deleted from it.
 
     `started_s` is the monotonic instant that "seconds to the first payment" counts from.
 
@@ -104,12 +113,17 @@ async def demonstrate(
         ConfigError: there are no samples. StackError: a part cannot start. TimedOut: the samples did not come through.
     """
     files = _files(samples or SAMPLES)
+    joined = _running(loaded) is not None
     async with _stack(loaded, observer) as settings:
         pool = await open_pool(settings.postgres.dsn.get_secret_value(), size=2, application="till-demo", durable=False)
         try:
             stage = await _set(pool, settings, started_s)
-            tell(f"watching {stage.folder}")
-            yield await _play(stage, files, tell)
+            try:
+                tell(f"watching {stage.folder}")
+                yield replace(await _play(stage, files, tell), joined=joined)
+            finally:
+                if joined and once:
+                    await connectors.delete(pool, await connectors.find(pool, str(stage.connector_id)))
         finally:
             await close_pool(pool)
 
@@ -117,8 +131,8 @@ async def demonstrate(
 @contextlib.asynccontextmanager
 async def _stack(loaded: Loaded, observer: Observer | None) -> AsyncIterator[Settings]:
     """The running stack of the home, or one of our own."""
-    found: StackState | None = status(Home(loaded.settings.home))
-    if found is not None and found.ready:
+    found = _running(loaded)
+    if found is not None:
         yield stack.at(loaded.settings, found.endpoints)
         return
     monitor = loaded.settings.monitor.model_copy(update={"interval_s": _SWEEP_S})
@@ -131,9 +145,14 @@ async def _stack(loaded: Loaded, observer: Observer | None) -> AsyncIterator[Set
         yield stack.at(loaded.settings, supervisor.state.endpoints)
 
 
+def _running(loaded: Loaded) -> StackState | None:
+    found = status(Home(loaded.settings.home))
+    return found if found is not None and found.ready else None
+
+
 async def _set(pool: Pool, settings: Settings, started_s: float) -> _Stage:
     """A connector of its own, and its folder."""
-    taken = {view.name for view in await connectors.list_connectors(pool)}
+    taken = await connectors.taken(pool)
     name = next(name for name in _names() if name not in taken)
     folder = settings.home / "demo" / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -169,6 +188,7 @@ async def _play(stage: _Stage, files: Sequence[Path], tell: Tell) -> Demonstrati
         connector=stage.name,
         folder=stage.folder,
         home=stage.home,
+        joined=False,
     )
 
 

@@ -101,7 +101,7 @@ def test_the_demonstration_shows_payments_fates_letters_and_three_commands_that_
     text = stack.out.read_text()
 
     assert re.search(r"P-2001 .*partially_refunded +35\.00 +USD", text)
-    assert re.search(r"read +published +rejected +filtered +applied +duplicate +stale +dead", text)
+    assert re.search(r"read +published +rejected +filtered +applied +of which stale +duplicate +dead", text)
     assert re.search(r"25 +21 +4 +0 +19 +2 +3 +0", text)
     assert "invalid_amount" in text
     assert "missing_reference" in text
@@ -301,10 +301,16 @@ def test_what_is_not_there_has_a_status_a_code_and_a_hint_and_no_traceback(stack
 
 
 def test_a_second_demonstration_uses_the_running_stack_and_leaves_it_up(stack: Stack) -> None:
-    counts = stack.json("demo", "--once")
+    done = stack.till("demo", "--once", "-o", "json")
 
+    counts = json.loads(done.stdout)
     assert {key: counts[key] for key in COUNTS} == COUNTS
     assert counts["seconds_to_first_payment"] > 0
+    assert "stopping" not in done.stderr
+    assert "the stack goes on" in done.stderr
+    assert "ready: Kafka" in stack.notes.read_text()
+    assert "demo-2" not in {each["name"] for each in stack.json("connector", "list")}
+    assert stack.json("run", "list", "--connector", "demo-2")
     assert stack.json("status")["ready"] is True
     assert stack.process.poll() is None
 

@@ -54,12 +54,23 @@ async def _shown(loaded: Loaded, samples: Path | None, started_s: float, output:
     from tillstream.cli.stack import Teller
     from tillstream.demo import demonstrate
 
-    async with demonstrate(loaded, samples=samples, started_s=started_s, tell=note, observer=Teller()) as shown:
+    showing = demonstrate(
+        loaded,
+        samples=samples,
+        started_s=started_s,
+        once=once,
+        tell=note,
+        observer=Teller(loaded.settings.home),
+    )
+    async with showing as shown:
         if output is Output.JSON:
             print_json(shown.counts)
         else:
             _print(shown, once=once)
         sys.stdout.flush()
+        if shown.joined:
+            note(f"\nthe stack goes on{'' if once else f', and connector {shown.connector} watches {shown.folder}'}")
+            return shown.counts.balanced
         if not once:
             note("\nthe stack stays up; Ctrl-C stops it")
             with contextlib.suppress(asyncio.CancelledError):
@@ -80,8 +91,9 @@ def _print(shown: Demonstration, *, once: bool) -> None:
     ]
     print_table(("letter", "stage", "reason", "place", "message"), rows, empty="none")
     sys.stdout.write("\nEvery record has one fate\n")
-    names = ("read", "published", "rejected", "filtered", "applied", "duplicate", "stale", "dead")
-    print_table(names, [tuple(getattr(counts, name) for name in names)])
+    names = ("read", "published", "rejected", "filtered", "applied", "stale", "duplicate", "dead")
+    columns = ["of which stale" if name == "stale" else name for name in names]
+    print_table(columns, [tuple(getattr(counts, name) for name in names)])
     verdict = "balances" if counts.balanced else "DOES NOT BALANCE"
     sys.stdout.write(
         f"\nThe ledger {verdict}: {counts.read} read = {counts.published} published + {counts.rejected} rejected"
@@ -92,7 +104,9 @@ def _print(shown: Demonstration, *, once: bool) -> None:
     if shown.findings:
         findings = [(each.hop, each.subject, each.problem) for each in shown.findings]
         print_table(("hop", "subject", "problem"), findings)
-    sys.stdout.write("\nTry next" + (" (after `till up`, which brings this stack back)" if once else "") + ":\n")
+    sys.stdout.write(
+        "\nTry next" + (" (after `till up`, which brings this stack back)" if once and not shown.joined else "") + ":\n"
+    )
     for command in _next(shown):
         sys.stdout.write(f"  {command}\n")
 

@@ -150,6 +150,17 @@ async def list_connectors(pool: Pool) -> list[ConnectorView]:
         return [_view(row) for row in await held.fetch(statements()["list_connectors"], None, False)]
 
 
+async def taken(pool: Pool) -> set[str]:
+    """
+    The names and providers of all connectors that there ever were.
+
+    Raises:
+        SinkError: as routed.
+    """
+    async with connection(pool) as held:
+        return {row["name"] for row in await held.fetch(statements()["taken_names"])}
+
+
 async def find(pool: Pool, wanted: str) -> ConnectorView:
     """
     The connector of this name, id or number.

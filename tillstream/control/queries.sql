@@ -25,6 +25,9 @@ SELECT c.id, s.id AS number, CASE WHEN c.deleted_at IS NULL THEN s.name ELSE c.n
         OR c.id::text = lower($1) OR s.id::text = $1)
  ORDER BY c.deleted_at DESC NULLS FIRST, s.name;
 
+-- name: taken_names
+SELECT name FROM connectors UNION SELECT provider FROM connectors UNION SELECT name FROM sp_v2_connectors;
+
 -- name: set_connector_status
 UPDATE sp_v2_connectors s SET status = $2, updated_at = now()
   FROM connectors c
