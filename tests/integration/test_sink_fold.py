@@ -9,11 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from schemas.payment import Status
 from sinks.base import Record
 from sinks.memory import MemorySink
 from tests.model.cases import CASES, Case
 from tests.model.harness import Harness, harness, temporary_database
-from tests.model.history import PLACE, records
+from tests.model.history import PLACE, day, record, records
 from tests.services import Postgres
 
 RUNS = (UUID(int=1), UUID(int=2))
@@ -65,3 +66,28 @@ def test_the_statement_folds_backwards_and_in_two_calls_because(sink: Harness, c
     (state,) = sink.payments().values()
 
     assert {name: getattr(state, name) for name in case.expected} == case.expected
+
+
+@pytest.mark.parametrize(
+    ("before", "then", "column", "expected"),
+    [
+        ([record("refunded", 5, at=1)], record("refunded", 5, at=2, revision=1), "created_at", day(2)),
+        ([record("refunded", 5, at=1)], record("refunded", 6, at=1, revision=1), "amount", 94),
+        ([record("refunded", 5, at=1)], record("refunded", 5, at=1, asset="EUR", revision=1), "amount", 100),
+        ([record("dispute", at=1)], record("dispute", at=1, asset="EUR", revision=1), "asset_mismatch", True),
+        ([record("dispute", at=1)], record("dispute_won", at=1), "dispute", Status.DISPUTE_WON),
+        ([], record("succeeded", at=5, scheme="visa", revision=1), "scheme", "visa"),
+        ([], record("succeeded", at=5, asset="EUR", revision=1), "asset", "EUR"),
+        ([record("refunded", 100, at=1)], record("refunded", 101, at=1, revision=1), "over_refund", True),
+    ],
+)
+def test_a_correction_that_changes_one_column_is_stored(
+    sink: Harness, before: list[Record], then: Record, column: str, expected: object
+) -> None:
+    sink.empty()
+    for slice_ in ([record("succeeded", 100, at=5), *before], [then]):
+        sink.run(sink.sink.apply(PLACE, slice_, next_offset=None))
+
+    (state,) = sink.payments().values()
+
+    assert getattr(state, column) == expected
