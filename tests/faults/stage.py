@@ -180,6 +180,8 @@ class Stage:
     admin: AIOKafkaAdminClient
     producer: AIOKafkaProducer
     workers: list[Worker] = field(default_factory=list)
+    looks: int = 0  # of the observer
+    observer: asyncio.Task[None] | None = None
 
     @property
     def group(self) -> str:
@@ -281,13 +283,24 @@ class Stage:
         """
         Watch from outside while the body runs: the group's offsets never go back, and never pass what the sink holds.
         """
-        watching = asyncio.create_task(self._watch(), name="observer")
+        self.observer = asyncio.create_task(self._watch(), name="observer")
         try:
             yield
         finally:
-            watching.cancel()
+            self.observer.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await watching
+                await self.observer
+
+    async def looked(self, times: int = 10) -> None:
+        """Let the observer look so often: longer than a worker waits between two commits."""
+        enough = self.looks + times
+
+        def has_looked() -> bool:
+            if self.observer is not None and self.observer.done():
+                self.observer.result()
+            return self.looks >= enough
+
+        await until(has_looked, what="the observer looks")
 
     async def _watch(self) -> None:
         before: dict[int, int] = {}
@@ -299,6 +312,7 @@ class Stage:
                 if sink is not None:
                     assert offset <= sink.get(partition, 0), f"the group is at {group}, and the sink only at {sink}"
             before.update(group)
+            self.looks += 1
             await asyncio.sleep(_OBSERVE_S)
 
 

@@ -65,6 +65,7 @@ async def test_a_database_killed_in_a_transaction_costs_time_and_no_record(
         await held.execute("BEGIN; LOCK TABLE payments IN SHARE MODE")
         await stage.publish(history.load(200))
         await until(stage.blocked, what="the worker is within its transaction")
+        await stage.looked()
         server.kill()
         await worker.waits_for("partitions", "database")
         await worker.shows("tillstream_held", reason="database")

@@ -21,6 +21,7 @@ async def test_a_worker_frozen_in_a_transaction_is_succeeded_and_its_late_commit
             await held.execute("LOCK TABLE payments IN SHARE MODE")
             await stage.publish(history.load(100, garbage=1, refused=1))
             await until(stage.blocked, what="the worker is within its transaction")
+            await stage.looked()
             zombie.send(signal.SIGSTOP)
         heir = stage.worker("heir")
         await stage.publish(history.load(100))

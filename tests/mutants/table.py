@@ -158,7 +158,7 @@ MUTANTS = (
         "a letter published again is another letter",
         "schemas/letter.py",
         'return hashlib.sha256("\\n".join([stage, *place])',
-        'return hashlib.sha256("\\n".join([stage, *place, str(id(place))])',
+        'return hashlib.sha256("\\n".join([stage, *place, __import__("os").urandom(8).hex()])',
         (UNIT + "schemas/test_letter.py", KILLS),
     ),
     Mutant(
@@ -233,9 +233,13 @@ MUTANTS = (
     Mutant(
         "files are told apart by name",
         "connectors/directory.py",
-        "yield Task(item.shown, item.sha256, item.sha256,",
-        "yield Task(item.shown, item.shown, item.sha256,",
-        (DIRECTORY + "test_the_same_record_gives_the_same_bytes",),
+        "return Task(found.shown, found.sha256, found.sha256,",
+        "return Task(found.shown, found.shown, found.sha256,",
+        (
+            INTEGRATION + "test_directory.py::test_the_same_content_is_read_once_under_whatever_name",
+            INTEGRATION + "test_directory.py"
+            "::test_new_content_under_a_known_name_is_a_new_revision_though_size_and_mtime_are_the_same",
+        ),
     ),
     # The ledger.
     Mutant(
