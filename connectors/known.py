@@ -14,6 +14,7 @@ from connectors.source import Cursor, Task
 from connectors.task import Work
 from schemas.checkpoint import Checkpoint, Counts
 
+_LAST_RUNS = 100  # telling the run log of one again costs it two statements
 _REVISION_STEP = timedelta(microseconds=1)  # what the timestamps of events can tell apart
 
 
@@ -94,12 +95,17 @@ class Known:
         return now
 
 
-def left_open(checkpoints: Iterable[Checkpoint]) -> dict[UUID, Counts]:
-    """Runs of which some task was not read to its end, with what their checkpoints counted."""
+def last_runs(checkpoints: Iterable[Checkpoint]) -> dict[UUID, Counts]:
+    """
+    The newest runs of the last life, oldest first, with what their checkpoints counted.
+
+    Whether their ends reached the run log nobody knows: it may have been away.
+    """
     listed = list(checkpoints)
-    unfinished = {checkpoint.run_id for checkpoint in listed if not checkpoint.done}
+    last_epoch = max((checkpoint.epoch for checkpoint in listed), default=0)
     counts: dict[UUID, Counts] = {}
-    for checkpoint in listed:
-        if checkpoint.run_id in unfinished:
-            counts[checkpoint.run_id] = counts.get(checkpoint.run_id, Counts()).plus(checkpoint.counts)
-    return counts
+    for checkpoint in sorted(listed, key=lambda checkpoint: checkpoint.seq):
+        if checkpoint.epoch == last_epoch:
+            # popped and put back: a run stands where its last checkpoint stands
+            counts[checkpoint.run_id] = counts.pop(checkpoint.run_id, Counts()).plus(checkpoint.counts)
+    return dict(list(counts.items())[-_LAST_RUNS:])

@@ -30,6 +30,7 @@ _RAW_BYTES = (
     1_000_000  # of an event's 1 MiB: every other field at its longest, all of it escaped, takes less than the rest
 )
 _SURE_TO_FIT = _RAW_BYTES // 6  # characters: JSON spells one in six bytes at most
+_MOST_SHAPES = 1_000  # a hostile file may give every object names of its own
 _SHOWN = 48  # characters of a bad value that a message may quote
 
 
@@ -165,7 +166,7 @@ class RecordReader:
         self._types: dict[object, PaymentType] = {}
         self._statuses: dict[object, Status] = {}
         self._assets: dict[object, str] = {}
-        self._shapes: dict[tuple[str, ...], list[str | None]] = {}
+        self._shapes: dict[tuple[str, ...], itemgetter[tuple[object, ...]]] = {}
         self._major = rules.amount_unit is AmountUnit.MAJOR
 
     @property
@@ -206,15 +207,16 @@ class RecordReader:
             RecordRejected: with the record's reason.
         """
         shape = tuple(record)
-        keys = self._shapes.get(shape)
-        if keys is None:
-            keys = [None if place is None else shape[place] for place in resolve(shape, self._rules.columns)]
-            if len(self._shapes) < 1_000:  # a hostile file may give every object keys of its own
-                self._shapes[shape] = keys
-        fields = [None if key is None else record[key] for key in keys]
+        pick = self._shapes.get(shape)
+        if pick is None:
+            places = resolve(shape, self._rules.columns)
+            pick = itemgetter(*(len(shape) if place is None else place for place in places))
+            if len(self._shapes) < _MOST_SHAPES:
+                self._shapes[shape] = pick
+        fields: Sequence[object] = pick((*record.values(), None))
         raw = fields[_RAW]
         if raw is not None and not isinstance(raw, str):
-            fields[_RAW] = raw_text()
+            fields = (*fields[:_RAW], raw_text())
         return self._facts(fields)
 
     def _facts(self, fields: Sequence[object]) -> PaymentFacts:

@@ -12,14 +12,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime
 from uuid import UUID, uuid4
 
 from connectors.delivery import Delivery, Filter
 from connectors.envelope import Connector
 from connectors.health import LISTING, Health, State, Status
-from connectors.known import Known, left_open
+from connectors.known import Known, last_runs
 from connectors.log import bound, extra
 from connectors.ports import Ports
 from connectors.run import IN_DOUBT, STOPPED, Run, RunBook, RunReporter
@@ -180,11 +180,17 @@ class Runner:
                 await pause(self._backoff.pause_s(failures, exc), clock=self._clock, stop=self._stop)
             else:
                 self._known.restore(loaded.values())
-                for run_id, counts in left_open(loaded.values()).items():
-                    self._reporter.fail(run_id, counts, reason="crashed; its work goes on under another run")
+                self._report_last_life(loaded.values())
                 self._health.enter(State.RUNNING)
                 return True
         return False
+
+    def _report_last_life(self, checkpoints: Collection[Checkpoint]) -> None:
+        """A run whose end the log does not know ends now: it crashed, or the log was away. Others are left alone."""
+        triggered_by, run_type = _SCHEDULED
+        for run_id, counts in last_runs(checkpoints).items():
+            self._reporter.open(run_id, triggered_by=triggered_by, run_type=run_type)
+            self._reporter.fail(run_id, counts, reason="crashed, or could not tell its end; what is left goes on under another run")
 
     async def _poll_until_stopped(self) -> None:
         while not self._stop.is_set():

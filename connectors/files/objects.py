@@ -20,6 +20,7 @@ from connectors.record import RecordReader, clean
 from schemas.errors import RecordRejected
 
 MAX_DEPTH = 64  # brackets in brackets; payments need five
+_PLAIN = frozenset({str, int, bool, type(None)})
 _KEY = re.compile(r'"\s*:')
 _FLAT = re.compile(r'\{(?:[^{}\[\]"]++|"(?:[^"\\]++|\\.)*+")*+\}', re.DOTALL)
 _TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"|[{}\[\],"]', re.DOTALL)
@@ -41,16 +42,14 @@ def parse_object(text: str) -> dict[str, object]:
     except (orjson.JSONDecodeError, RecursionError):
         return _strict(text)
     # Equal counts prove that no name came twice, and plain values that nothing needs a closer look.
-    if type(value) is dict and "\\u" not in text and len(_KEY.findall(text)) == len(value) and _is_plain(value):
+    if (
+        type(value) is dict
+        and "\\u" not in text
+        and len(_KEY.findall(text)) == len(value)
+        and _PLAIN.issuperset(map(type, value.values()))
+    ):
         return value
     return _strict(text)
-
-
-def _is_plain(value: dict[str, object]) -> bool:
-    return all(type(item) in _PLAIN for item in value.values())
-
-
-_PLAIN = frozenset({str, int, bool, type(None)})
 
 
 def _strict(text: str) -> dict[str, object]:

@@ -580,6 +580,32 @@ async def test_the_run_of_a_crashed_predecessor_ends_with_its_checkpoints_counts
     assert (second.status, second.counts.published) == ("READ", 1)
 
 
+async def test_a_run_of_which_the_log_never_heard_is_told_of_by_the_successor() -> None:
+    faults, memory, clock = Faults(), Memory(), ManualClock()
+    faults.fail("run", SinkUnavailable("PostgreSQL is away"), times=10_000)
+    first = make_runner(Script({"a": [["1", "bad"]]}), memory, faults=faults, clock=clock)
+    async with running(first) as task:
+        await eventually(lambda: memory.state.get("a") is not None and memory.state["a"].done)
+        first.stop()
+        await eventually(task.done)
+    assert memory.runs == {}
+
+    await run_through(make_runner(Script({"a": [["1", "bad"]]}), memory, epoch=2))
+
+    (row,) = memory.runs.values()
+    assert (row.status, row.counts.published, row.counts.rejected) == ("FAILED", 1, 1)
+
+
+async def test_runs_that_ended_stay_as_they_are_when_the_successor_tells_of_them() -> None:
+    script, memory = Script({"a": [["1"]]}), Memory()
+    await run_through(make_runner(script, memory))
+    before = memory.last_run.status, memory.last_run.reason
+
+    await run_through(make_runner(script, memory, epoch=2))
+
+    assert (memory.last_run.status, memory.last_run.reason) == before == ("READ", "")
+
+
 # --- the end ---
 
 
