@@ -39,7 +39,7 @@ class Flags:
 
 
 FLAGS = Flags()
-_LOADED: list[Loaded] = []  # what the command runs with; `explained` tells an error of its servers by it
+_LOADED: list[Loaded] = []  # of a command that uses servers and starts none: `explained` tells an error of theirs by it
 
 
 def load() -> Loaded:
@@ -60,7 +60,6 @@ def load() -> Loaded:
     settings = loaded.settings
     level = "debug" if FLAGS.verbose else settings.log.level
     logs.configure(level=level, format_=settings.log.format, redactor=logs.Redactor(settings.secrets()))
-    _LOADED[:] = [loaded]
     return loaded
 
 
@@ -78,6 +77,7 @@ def explained(error: TillError) -> TillError:
 def settings() -> Settings:
     """The settings in force, for a command that prints data: its log tells warnings only."""
     loaded = load()
+    _LOADED[:] = [loaded]
     quieten()
     return loaded.settings
 
