@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import logging
 import os
+import signal
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -99,6 +100,8 @@ async def main() -> None:
     parser.add_argument("--patience", type=float, default=0.0, help="seconds to wait for a quiet machine, each round")
     given = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
+    if task := asyncio.current_task():  # SIGINT cancels by itself; either way everything started is stopped
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     scale = QUICK if given.quick else FULL
     scale = replace(scale, rounds=given.rounds or scale.rounds, events=given.events or scale.events)
     only = {name for name in given.only.split(",") if name}
