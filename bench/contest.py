@@ -34,7 +34,7 @@ class Scale:
 
 
 FULL = Scale(events=240_000, produced=600_000, most_s=30.0, rounds=3, latency_s=60.0)
-QUICK = Scale(events=80_000, produced=240_000, most_s=8.0, rounds=1, latency_s=15.0)
+QUICK = Scale(events=160_000, produced=240_000, most_s=8.0, rounds=1, latency_s=15.0)
 
 
 @dataclass(slots=True)
