@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 HEARTBEAT_S = 5.0  # how often an open run says that it lives
 _SCHEDULED = ("SCHEDULER", "SCHEDULED")  # who triggers a poll of itself, and what its run is called: seed 003
+_UNTOLD = "crashed, or could not tell how it ended; what is left of it goes on under another run"
 _LOG_BACKOFF_MAX_S = 30.0
 _KEPT_ENDED = 1_000  # tasks that ended and still show in the list; the checkpoints know all
 
@@ -157,7 +158,6 @@ class Runner:
             self._runs.fail_all(f"internal error: {type(bug).__name__}")
             raise
         finally:
-            self._stop.set()  # or what is abandoned would make room for what is pending
             beating.cancel()
             await self._abandon_tasks()
             self._runs.end_all()
@@ -190,7 +190,7 @@ class Runner:
         triggered_by, run_type = _SCHEDULED
         for run_id, counts in last_runs(checkpoints).items():
             self._reporter.open(run_id, triggered_by=triggered_by, run_type=run_type)
-            self._reporter.fail(run_id, counts, reason="crashed, or could not tell its end; what is left goes on under another run")
+            self._reporter.fail(run_id, counts, reason=_UNTOLD)
 
     async def _poll_until_stopped(self) -> None:
         while not self._stop.is_set():
@@ -424,7 +424,7 @@ class Runner:
             await asyncio.wait(self._running, timeout=2 * self._config.stop_s + 2.0)
 
     async def _abandon_tasks(self) -> None:
-        for work in self._queue.clear():
+        for work in self._queue.clear():  # or what is abandoned would make room for it
             work.status = TaskStatus.STOPPED
         left = list(self._running)
         for running in left:

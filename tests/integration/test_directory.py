@@ -9,6 +9,7 @@ import os
 import socket
 import stat
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from connectors.runner import Runner, State
 from connectors.source import Skipped, Task
 from connectors.testing import CONNECTOR, Faults, ManualClock, Memory, eventually, run_ids, run_through, running
 from schemas import identity
-from schemas.errors import SourceUnavailable
+from schemas.errors import SourceChanged, SourceUnavailable
 
 HEADER = "reference,type,status,asset,amount,note\n"
 POLL_S = 10.0
@@ -285,6 +286,22 @@ async def test_a_file_that_does_not_keep_still_while_it_is_read_is_no_success(
     assert "a.csv changed while it was read" in run.reason
     assert run.counts.balanced
     assert not world.memory.state[next(iter(world.memory.state))].done
+
+
+async def test_bytes_that_are_not_those_that_were_hashed_are_not_published(world: World) -> None:
+    """
+    As after a write through a memory map, which may change a file long before its times.
+    """
+    drop(world.folder, "a.csv", HEADER + row("a"))
+    source = directory.DirectorySource(directory.DirectoryConfig(directory=str(world.folder), rest_s=0), world.clock)
+    (task,) = [item async for page in source.tasks({}) for item in page if isinstance(item, Task)]
+    hashed = replace(task, key="0" * 64, source_object="0" * 64)
+
+    reading = source.read(hashed, None)
+    with pytest.raises(SourceChanged, match="had other content when it was read"):
+        await anext(reading)
+
+    await source.close()
 
 
 async def test_a_file_that_vanishes_between_listing_and_reading_fails_and_others_go_on(world: World) -> None:
