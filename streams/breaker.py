@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-DEATHS_IN_A_ROW = 100  # reliability of the design: design record 003
+DEATHS_IN_A_ROW = 100  # docs/decisions/003, as the rest below
 WINDOW = 1_000
 DEATH_RATE = 0.05
 FIRST_PAUSE_S = 10.0
