@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -106,6 +107,9 @@ class Ingest:
     first_breaker_pause_s: float = 10.0
     holds: dict[Place, Hold] = field(default_factory=dict)
     causes: dict[Place, str] = field(default_factory=dict)  # the last error of a partition on hold, for operators
+    steps: Counter[Place] = field(
+        default_factory=Counter
+    )  # grows with every transaction and letter, also within a slice
     _breakers: dict[Place, Breaker] = field(default_factory=dict)
 
     def prepare(self, batch: Slice) -> Prepared:
@@ -236,6 +240,7 @@ class _Application:
                 await self._held(exc, Hold.UNCLEAR, backoff)
             else:
                 self.ingest.release(self.place)
+                self.ingest.steps[self.place] += 1
                 self.ingest.meter.observe(metric.APPLY_SECONDS, time.monotonic() - started, topic=self.place.topic)
                 self._add(applied)
                 return None
@@ -298,6 +303,7 @@ class _Application:
                 await self._held(exc, Hold.DEAD_LETTERS, backoff)
             else:
                 break
+        self.ingest.steps[self.place] += 1
         failpoint("after_letter_ack")
         for letter in letters:
             self.ingest.meter.add(metric.LETTERS_TOTAL, stage=letter.stage.value, reason=letter.reason)

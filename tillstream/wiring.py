@@ -232,7 +232,11 @@ async def _sink(worker: _Worker) -> int:
         def held() -> Collection[Key]:
             return [(place.topic, place.partition) for place in list(ingest.holds)]
 
-        return await live(app, worker.stop, settings=worker.run_settings(), held=held, meter=worker.meter)
+        def progress() -> dict[Key, int]:
+            return {(place.topic, place.partition): steps for place, steps in list(ingest.steps.items())}
+
+        bounds = worker.run_settings()
+        return await live(app, worker.stop, settings=bounds, held=held, progress=progress, meter=worker.meter)
 
 
 async def _connector(worker: _Worker) -> int:

@@ -214,6 +214,15 @@ async def test_one_refused_record_in_a_thousand_dies_alone_in_few_transactions()
     assert sink.calls <= 2 * 10 + 2
 
 
+async def test_taking_a_slice_apart_is_progress_that_the_watchdog_sees() -> None:
+    sink = RecordingSink(refusing("P700"))
+    ingest = core(sink, LetterPile())
+
+    await ingest.apply(ingest.prepare(sliced([good(n) for n in range(1_000)])))
+
+    assert ingest.steps[Place(TOPIC, 0)] > 10
+
+
 async def test_an_unavailable_database_is_waited_out_and_nothing_dies() -> None:
     sink, pile = RecordingSink(failing(50, SinkUnavailable("gone", sqlstate="57P01"))), LetterPile()
 
