@@ -81,6 +81,9 @@ async def test_a_broker_killed_under_load_loses_nothing_that_it_acknowledged(
         load = asyncio.create_task(_publish(publisher, history, published, batches=120))
         await until(lambda: len(published) > 20 * BATCH)
 
+        # Frozen first: what it has not read yet, nobody ever reads.
+        broker.freeze()
+        await until(lambda: rebuilds.count or len(published) > 60 * BATCH, what="the publisher notices")
         broker.kill()
         await broker.start()
         back_at = time.monotonic()

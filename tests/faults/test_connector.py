@@ -14,8 +14,9 @@ from tests.faults.stage import Stage, until
 from tillstream.control import connector, run
 from tillstream.control.run import RunStatus
 
-KILLS = ("after_publish=kill@2", "before_checkpoint=kill@3", "after_checkpoint=kill@2", "state_before_mirror=kill@3")
-FILES, ROWS = 3, 400
+# Checkpoints 1 and 2 of a worker tell of files found, those after them of rows read.
+KILLS = ("after_publish=kill@2", "before_checkpoint=kill@4", "after_checkpoint=kill@3", "state_before_mirror=kill@4")
+FILES, ROWS = 2, 2_100  # of each round; a file is read in two batches
 SOON = {
     "kafka_session_timeout_s": "1500ms",
     "connector_refresh_s": "200ms",
@@ -28,7 +29,7 @@ SOON = {
 async def test_connectors_killed_at_the_worst_moments_lose_no_row_and_their_ledger_balances(
     stage: Stage, tmp_path: Path
 ) -> None:
-    configuration = {"directory": str(tmp_path), "poll_s": 0.1, "rest_s": 0, "checkpoint_s": 0.05}
+    configuration = {"directory": str(tmp_path), "poll_s": 0.1, "rest_s": 0, "checkpoint_s": 0}
     await connector.create(stage.pool, name="bank", spec=directory.SPEC, configuration=configuration)
     others = [stage.worker(role, role=role, **SOON) for role in ("sink", "monitor", "letters")]
     for number, failpoint in enumerate(KILLS):
@@ -45,7 +46,7 @@ async def test_connectors_killed_at_the_worst_moments_lose_no_row_and_their_ledg
 
     amounts = await stage.pool.fetch("SELECT reference, amount FROM payments")
     assert {row["reference"]: row["amount"] for row in amounts} == {
-        f"F{file}R{row}": 1_000 * file + row for file in range(files) for row in range(ROWS)
+        f"F{file}R{row}": 10_000 * file + row for file in range(files) for row in range(ROWS)
     }
     log = [json.loads(record.value) for record in await oracle.records_of(stage.bootstrap, stage.events)]
     assert len({event["id"] for event in log}) == files * ROWS <= len(log)
@@ -64,7 +65,7 @@ def _drop(folder: Path, *, first: int) -> None:
     for file in range(first, first + FILES):
         payments = [
             {"type": "payin", "reference": f"F{file}R{row}", "status": "succeeded", "asset": "USD", "amount": amount}
-            for row, amount in enumerate(range(1_000 * file, 1_000 * file + ROWS))
+            for row, amount in enumerate(range(10_000 * file, 10_000 * file + ROWS))
         ]
         lines = [
             *map(json.dumps, payments[1:]),

@@ -13,7 +13,6 @@ FAULTS = "tests/faults/"
 UNIT = "tests/unit/"
 INTEGRATION = "tests/integration/"
 CONFORMANCE = INTEGRATION + "test_sink_conformance.py::TestPostgresSink::"
-DIRECTORY = "tests/conformance/test_directory.py::TestDirectory::"
 
 KILLS = FAULTS + "test_kill.py::test_ten_kills_at_the_worst_moments_lose_nothing_and_double_nothing"
 ZOMBIE = FAULTS + (
@@ -228,7 +227,7 @@ MUTANTS = (
         "        prepared = ready.prepared\n"
         "        self._work.cursor = ready.batch.cursor\n"
         "        await self._save()\n",
-        (DIRECTORY + "test_a_crash_at_any_step_loses_nothing_and_changes_no_id", CONNECTORS),
+        (CONNECTORS,),
     ),
     Mutant(
         "files are told apart by name",
