@@ -20,14 +20,16 @@ import time
 import tracemalloc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from connectors.context import SourceContext
 from connectors.envelope import Envelope
 from connectors.runner import Runner
+from connectors.secret import GivenSecrets
 from connectors.source import Batch, Cursor, Source, Task
 from connectors.spec import ConnectorConfig, SourceSpec
 from connectors.testing import (
@@ -51,14 +53,15 @@ class Stock:
     What a source was filled with for a test.
 
     `published` counts good records, `rejected` holds the raw bytes of the bad ones. `broken` is a config whose check
-    must fail; `secrets` must show nowhere.
+    must fail. `secrets` are what the references of the config stand for; they must show nowhere.
     """
 
     config: Mapping[str, Any]
     published: int
     rejected: Sequence[bytes]
     broken: Mapping[str, Any]
-    secrets: Sequence[str] = ()
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    staging: Path | None = None
 
 
 class ConnectorConformance:
@@ -140,7 +143,7 @@ class ConnectorConformance:
             assert sum(counted.values()) <= acknowledged
         first = {checkpoint.task: checkpoint for checkpoint, _ in reversed(memory.saved)}
         assert all(checkpoint.cursor is None for checkpoint in first.values())
-        assert all(checkpoint.done for checkpoint in memory.state.values())
+        assert all(checkpoint.done or checkpoint.recurring for checkpoint in memory.state.values())
 
     async def test_the_same_record_gives_the_same_bytes(self, tmp_path: Path) -> None:
         stock = await self.stock(tmp_path)
@@ -203,7 +206,7 @@ class ConnectorConformance:
 
     async def test_check_names_what_is_wrong_and_how_to_mend_it(self, tmp_path: Path) -> None:
         stock = await self.stock(tmp_path)
-        source = self.spec.factory(self.spec.config.model_validate(stock.broken), ManualClock())
+        source = self.spec.factory(self.spec.config.model_validate(stock.broken), self._context(stock))
 
         steps = await source.check()
 
@@ -222,7 +225,7 @@ class ConnectorConformance:
 
         shown = [*lines, repr(memory), repr(runner.status), repr(runner.tasks()), repr(steps)]
         assert lines
-        assert not [secret for secret in stock.secrets for text in shown if secret in text]
+        assert not [secret for secret in stock.secrets.values() for text in shown if secret in text]
 
     async def test_a_stop_is_prompt_and_keeps_what_was_acknowledged(self, tmp_path: Path) -> None:
         stock, memory, faults = await self.stock(tmp_path), Memory(), Faults()
@@ -278,15 +281,19 @@ class ConnectorConformance:
         return self.spec.config.model_validate({"stop_s": 0.5, "checkpoint_s": 0.0, **stock.config})
 
     def _source(self, stock: Stock) -> Source:
-        return self.spec.factory(self._config(stock), ManualClock())
+        return self.spec.factory(self._config(stock), self._context(stock))
+
+    def _context(self, stock: Stock) -> SourceContext:
+        context = SourceContext(CONNECTOR.id, CONNECTOR.name, _RealSleeps(), secrets=GivenSecrets(stock.secrets))
+        return replace(context, staging=stock.staging) if stock.staging else context
 
     def _runner(self, stock: Stock, memory: Memory, *, epoch: int = 1, faults: Faults | None = None) -> Runner:
-        clock = _RealSleeps()
+        ports = replace(memory.ports(_RealSleeps(), faults), secrets=GivenSecrets(stock.secrets))
         return Runner(
             CONNECTOR,
             self.spec,
             self._config(stock),
-            memory.ports(clock, faults),
+            replace(ports, staging=stock.staging) if stock.staging else ports,
             epoch=epoch,
             new_run_id=run_ids(epoch),
         )

@@ -101,6 +101,10 @@ class Delivery:
         except Stopped:
             await self._save_at_stop()
             raise
+        if self._work.task.recurring:
+            if self._unsaved:
+                await self._save()
+            return
         self._work.done = True
         try:
             await self._save()
@@ -161,6 +165,8 @@ class Delivery:
 
     async def _deliver(self, ready: _Ready) -> None:
         prepared = ready.prepared
+        if ready.batch.read:
+            self._run.announce()
         self._work.in_doubt = True
         if prepared.messages:
             prepared = await self._publish(prepared)

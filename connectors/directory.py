@@ -20,6 +20,7 @@ from zoneinfo import available_timezones
 
 from pydantic import Field, field_validator
 
+from connectors.context import SourceContext
 from connectors.files import content
 from connectors.files.content import BLOCK_BYTES, Content, FileRef
 from connectors.files.delimited import DelimitedParser
@@ -30,7 +31,6 @@ from connectors.files.rows import KEPT_HEAD, Parsed, Parser
 from connectors.files.text import Encoding
 from connectors.files.thread import Threads
 from connectors.log import extra
-from connectors.ports import Clock
 from connectors.record import FIELDS, AmountUnit, RawPolicy, RecordReader, RecordRules, UnknownStatus
 from connectors.source import WHOLE_OBJECT, Batch, CheckStep, Cursor, Rejection, Skipped, Task
 from connectors.spec import ConnectorConfig, SourceSpec
@@ -111,10 +111,10 @@ class DirectoryConfig(ConnectorConfig):
 class DirectorySource:
     """Publishes every file at rest in a folder, each content once."""
 
-    def __init__(self, config: DirectoryConfig, clock: Clock) -> None:
+    def __init__(self, config: DirectoryConfig, context: SourceContext) -> None:
         self._config = config
         self._threads = Threads(limit=2 * config.parallel + 2)
-        self._folder = Folder(config.directory, rest_s=config.rest_s, clock=clock, threads=self._threads)
+        self._folder = Folder(config.directory, rest_s=config.rest_s, clock=context.clock, threads=self._threads)
         self._matches = re.compile(fnmatch.translate(config.pattern)).match
         self._primed = False
 

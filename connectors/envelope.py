@@ -95,12 +95,13 @@ class Envelope:
     def event(self, record: SourceRecord) -> ConnectorEvent:
         """The event of a record: the definition."""
         payment = record.payment.payload(self._connector.provider)
+        revision_at, revision_seq = record.revision or (self._revision_at, 0)
         return ConnectorEvent(
             id=identity.event_id(self._connector.id, self._task.source_object, record.position),
             foreign_id=identity.foreign_id(payment.provider, payment.original_reference),
             type=f"payment.{payment.status.value}",
             headers=dict(record.headers),
-            created_at=self._revision_at,
+            created_at=revision_at,
             payment=payment,
             lineage=Lineage(
                 connector_id=self._connector.id,
@@ -110,7 +111,8 @@ class Envelope:
                 position=record.position,
                 path=self._task.path,
                 line=record.line,
-                revision_at=self._revision_at,
+                revision_at=revision_at,
+                revision_seq=revision_seq,
             ),
         )
 
@@ -121,9 +123,10 @@ class Envelope:
         Raises:
             RecordRejected: `too_large` for the events topic.
         """
-        position, facts, line, headers = record
+        position, facts, line, headers, revision = record
         reference, parent_reference, type_, status, amount, asset, scheme, effective_at, raw = facts
         key = self._key_prefix + (parent_reference or reference)
+        revision_at, revision_seq = revision or (self._revision_at, 0)
         value = orjson.dumps(
             {
                 "schema_version": SCHEMA_VERSION,
@@ -131,7 +134,7 @@ class Envelope:
                 "foreign_id": key,
                 "type": "payment." + status,
                 "headers": dict(headers),
-                "created_at": self._revision_at,
+                "created_at": revision_at,
                 "payment": {
                     "provider": self._connector.provider,
                     "reference": reference,
@@ -149,8 +152,8 @@ class Envelope:
                     "position": position,
                     "path": self._task.path,
                     "line": line,
-                    "revision_at": self._revision_at,
-                    "revision_seq": 0,
+                    "revision_at": revision_at,
+                    "revision_seq": revision_seq,
                 },
             },
             option=orjson.OPT_UTC_Z,

@@ -78,7 +78,7 @@ class Known:
         key = work.task.key
         if work.cursor is not None:
             self.cursors[key] = work.cursor
-        if work.done:
+        if work.done and not work.task.recurring:
             del self._unfinished[key]
             self._done[key] = work.task.descriptor
 
@@ -105,7 +105,7 @@ def last_runs(checkpoints: Iterable[Checkpoint]) -> dict[UUID, Counts]:
     last_epoch = max((checkpoint.epoch for checkpoint in listed), default=0)
     counts: dict[UUID, Counts] = {}
     for checkpoint in sorted(listed, key=lambda checkpoint: checkpoint.seq):
-        if checkpoint.epoch == last_epoch:
+        if checkpoint.epoch == last_epoch and (checkpoint.counts.read or not checkpoint.recurring):
             # popped and put back: a run stands where its last checkpoint stands
             counts[checkpoint.run_id] = counts.pop(checkpoint.run_id, Counts()).plus(checkpoint.counts)
     return dict(list(counts.items())[-_LAST_RUNS:])

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
+from tempfile import gettempdir
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
+from connectors.secret import GivenSecrets, Secrets
 from schemas.checkpoint import Checkpoint, Counts
 from schemas.letter import DeadLetter
 from schemas.metric import Meter, NullMeter
@@ -124,3 +127,6 @@ class Ports:
     runs: RunLog
     clock: Clock
     meter: Meter = field(default_factory=NullMeter)
+    secrets: Secrets = field(default_factory=GivenSecrets)
+    # each connector has a folder of its own below it
+    staging: Path = field(default_factory=lambda: Path(gettempdir()) / "tillstream-staging")

@@ -16,6 +16,7 @@ from uuid import UUID
 
 from connectors.log import extra
 from connectors.ports import Clock, RunLog
+from connectors.source import Task
 from connectors.wait import Backoff
 from schemas.checkpoint import Counts
 from schemas.errors import TillError
@@ -30,13 +31,25 @@ _SHOWN_PROBLEMS = 20  # a run's row names so many; the logs have all
 
 @dataclass(slots=True)
 class Run:
-    """One listing that found work, while its tasks are read. `descriptors` names the tasks left, by key."""
+    """
+    One listing that found work, while its tasks are read. `descriptors` names the tasks left, by key.
+
+    The run log hears of it with `announce`: at once, or, where all its tasks are recurring, once one has something.
+    """
 
     id: UUID
+    tell: Callable[[], None]
+    announced: bool = False
     descriptors: dict[str, str] = field(default_factory=dict)
     counts: Counts = field(default_factory=Counts)
     problems: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+
+    def announce(self) -> None:
+        """Let the run log know of it; again changes nothing."""
+        if not self.announced:
+            self.announced = True
+            self.tell()
 
     @property
     def failure(self) -> str:
@@ -150,16 +163,18 @@ class RunBook:
 
     def open(self, *, triggered_by: str, run_type: str) -> Run:
         """A new run, held open by its listing until `release`."""
-        run = Run(self._new_run_id())
+        run_id = self._new_run_id()
+        run = Run(run_id, lambda: self._reporter.open(run_id, triggered_by=triggered_by, run_type=run_type))
         run.descriptors[_LISTING] = "listing"
         self._open[run.id] = run
-        self._reporter.open(run.id, triggered_by=triggered_by, run_type=run_type)
         return run
 
-    def hold(self, run: Run, key: str, descriptor: str) -> None:
+    def hold(self, run: Run, task: Task) -> None:
         """The run is not through before this task is."""
-        run.descriptors[key] = descriptor
-        self._of[key] = run
+        run.descriptors[task.key] = task.descriptor
+        self._of[task.key] = run
+        if not task.recurring:
+            run.announce()
 
     def of(self, key: str) -> Run | None:
         """The run that has the task in hand."""
@@ -174,6 +189,9 @@ class RunBook:
         if run.descriptors or run.id not in self._open:
             return
         del self._open[run.id]
+        if not (run.announced or run.counts.read or run.problems or run.failures):
+            return  # recurring tasks that had nothing
+        run.announce()
         if self.skipped:
             run.counts = run.counts.plus(Counts(skipped=self.skipped))
             self.skipped = 0
@@ -193,7 +211,8 @@ class RunBook:
     def beat(self) -> None:
         """Open runs live."""
         for run in self._open.values():
-            self._reporter.progress(run)
+            if run.announced:
+                self._reporter.progress(run)
 
 
 def _listed(items: list[str]) -> str:

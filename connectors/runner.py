@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection
 from datetime import datetime
 from uuid import UUID, uuid4
 
+from connectors.context import SourceContext
 from connectors.delivery import Delivery, Filter
 from connectors.envelope import Connector
 from connectors.health import LISTING, Health, State, Status
@@ -67,7 +68,7 @@ class Runner:
         self._ports = ports
         self._clock = ports.clock
         self._epoch = epoch
-        self._source: Source = spec.factory(config, ports.clock)
+        self._source: Source = spec.factory(config, _context(connector, ports, production=production))
         self._rules = Filter.of(config, production=production)
         rng = rng or random.Random()
         self._backoff = Backoff(config.error_backoff_s, config.error_backoff_max_s, rng)
@@ -275,7 +276,7 @@ class Runner:
 
     def _enqueue(self, task: Task, run: Run) -> None:
         self._ended.pop(task.key, None)
-        self._runs.hold(run, task.key, task.descriptor)
+        self._runs.hold(run, task)
         self._queue.add(self._known.begin(task, self._clock.now()))
         self._fill()
 
@@ -397,6 +398,7 @@ class Runner:
             cursor=None if work.cursor is None else dict(work.cursor),
             counts=work.counts,
             done=work.done,
+            recurring=work.task.recurring,
             revision_at=work.revision_at,
             updated_at=self._clock.now(),
         )
@@ -442,3 +444,15 @@ class Runner:
             task.cancel()
         if self.state is not State.PAUSED:
             self._health.enter(State.STOPPED)
+
+
+def _context(connector: Connector, ports: Ports, *, production: bool) -> SourceContext:
+    return SourceContext(
+        connector_id=connector.id,
+        connector=connector.name,
+        clock=ports.clock,
+        secrets=ports.secrets,
+        meter=ports.meter,
+        staging=ports.staging / str(connector.id),
+        production=production,
+    )

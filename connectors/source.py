@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
@@ -32,12 +33,17 @@ class Task:
 
     `descriptor` is what an operator reads (seed 000: the file's name); `key` is its identity for checkpoints (the
     content's SHA-256); `source_object` goes into event ids. All are immutable, and valid UTF-8.
+
+    A task is read once, unless it is `recurring`: a stream of changes, an API that is polled. Such a task goes on where
+    its cursor stands each time it is listed. Its end is only a pause, which lets its run be counted and confirmed; a
+    run of recurring tasks that find nothing to read is no run. Its records name their `revision` themselves.
     """
 
     descriptor: str
     key: str
     source_object: str
     path: str = ""
+    recurring: bool = False
     # what the source needs to read it and may forget: never persisted
     context: Any = None
 
@@ -55,13 +61,29 @@ class Skipped:
     problem: str = ""
 
 
+class Revision(NamedTuple):
+    """
+    When a source object came to be as it is (aware, UTC), and its place among those of the same instant.
+
+    It must follow from the source alone, such as a commit's time and position: reading again must give it again.
+    """
+
+    at: datetime
+    seq: int = 0
+
+
 class SourceRecord(NamedTuple):
-    """One record that became a payment fact. `position` is unique in the source object and stable between readings."""
+    """
+    One record that became a payment fact. `position` is unique in the source object and stable between readings.
+
+    Without a `revision` of its own it has its task's: the instant at which the runner first met the object.
+    """
 
     position: str
     payment: PaymentFacts
     line: int | None = None
     headers: Mapping[str, str] = NO_HEADERS
+    revision: Revision | None = None
 
 
 class Rejection(NamedTuple):

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from connectors.ports import Clock
+from connectors.context import SourceContext
 from connectors.source import Source
 
 
@@ -58,14 +58,14 @@ class SourceSpec:
     """
     One kind of source. `main_task` is the descriptor of its listing (seed 000: `directory`).
 
-    `factory` gets a validated instance of `config` and a clock, and does no I/O.
+    `factory` gets a validated instance of `config` and the world, and does no I/O.
     """
 
     kind: str
     summary: str
     config: type[ConnectorConfig]
     # each factory takes its own config class, which this table cannot express
-    factory: Callable[[Any, Clock], Source]
+    factory: Callable[[Any, SourceContext], Source]
     resumes_from: str
     main_task: str = ""
 

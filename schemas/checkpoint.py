@@ -71,6 +71,7 @@ class Checkpoint(BaseModel):
     cursor: dict[str, Any] | None = None
     counts: Counts = Field(default=Counts(), description="Of this task within this run.")
     done: bool = False
+    recurring: bool = Field(default=False, description="Whether the task goes on for ever, a run at a time.")
     revision_at: Instant = Field(description="When the task's object was first discovered; kept for ever.")
     updated_at: Instant
 

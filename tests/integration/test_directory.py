@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from connectors import directory
+from connectors.context import SourceContext
 from connectors.files import content, listing
 from connectors.files.name import printable
 from connectors.record import RawPolicy
@@ -293,7 +294,10 @@ async def test_bytes_that_are_not_those_that_were_hashed_are_not_published(world
     As after a write through a memory map, which may change a file long before its times.
     """
     drop(world.folder, "a.csv", HEADER + row("a"))
-    source = directory.DirectorySource(directory.DirectoryConfig(directory=str(world.folder), rest_s=0), world.clock)
+    source = directory.DirectorySource(
+        directory.DirectoryConfig(directory=str(world.folder), rest_s=0),
+        SourceContext(CONNECTOR.id, CONNECTOR.name, world.clock),
+    )
     (task,) = [item async for page in source.tasks({}) for item in page if isinstance(item, Task)]
     hashed = replace(task, key="0" * 64, source_object="0" * 64)
 
@@ -565,7 +569,7 @@ async def test_a_file_whose_bytes_cannot_be_read_is_told_and_holds_nothing_up() 
     folder = Path(f"/proc/{os.getpid()}")
     assert stat.S_ISREG((folder / "mem").stat().st_mode)
     config = directory.DirectoryConfig(directory=str(folder), pattern="mem", format=directory.Format.CSV, rest_s=0)
-    source = directory.DirectorySource(config, ManualClock())
+    source = directory.DirectorySource(config, SourceContext(CONNECTOR.id, CONNECTOR.name, ManualClock()))
 
     found = [item async for page in source.tasks({}) for item in page]
 
@@ -629,7 +633,7 @@ async def test_a_folder_that_vanishes_while_it_is_read_is_recovered_from(world: 
 
 async def test_a_folder_that_is_a_file_is_told(world: World) -> None:
     config = directory.DirectoryConfig(directory=str(drop(world.folder, "a.csv", "")))
-    source = directory.DirectorySource(config, ManualClock())
+    source = directory.DirectorySource(config, SourceContext(CONNECTOR.id, CONNECTOR.name, ManualClock()))
 
     with pytest.raises(SourceUnavailable, match="not a directory"):
         _ = [page async for page in source.tasks({})]
@@ -640,7 +644,7 @@ async def test_a_hundred_thousand_files_are_listed_in_bounded_time_and_the_loop_
     for number in range(files):
         (tmp_path / f"{number:06d}.csv").write_text(f"{number}\n")
     config = directory.DirectoryConfig(directory=str(tmp_path), rest_s=0)
-    source = directory.DirectorySource(config, ManualClock())
+    source = directory.DirectorySource(config, SourceContext(CONNECTOR.id, CONNECTOR.name, ManualClock()))
     lag = asyncio.create_task(_longest_gap(), name="gap")
 
     async def list_once() -> tuple[int, float]:

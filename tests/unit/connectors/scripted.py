@@ -39,6 +39,7 @@ class Script:
     most_reading: int = 0
     read_from: list[tuple[str, Any]] = field(default_factory=list)
     closed: int = 0
+    recurring: bool = False
 
 
 class ScriptedSource:
@@ -60,7 +61,8 @@ class ScriptedSource:
             raise script.listing_errors.pop(0)
         yield script.skipped
         for key in script.objects:
-            yield [Task(name, key, key, f"/in/{name}") for name in script.names.get(key, [key])]
+            names = script.names.get(key, [key])
+            yield [Task(name, key, key, f"/in/{name}", script.recurring) for name in names]
         yield []
 
     async def read(self, task: Task, since: Cursor | None) -> AsyncIterator[Batch]:
@@ -108,7 +110,7 @@ def make_runner(
 ) -> Runner:
     """A runner of the script."""
     spec = SourceSpec(
-        "scripted", "A script.", ConnectorConfig, lambda config, clock: source(script), "batch", "directory"
+        "scripted", "A script.", ConnectorConfig, lambda config, context: source(script), "batch", "directory"
     )
     config = ConnectorConfig.model_validate({"checkpoint_s": 0, "stop_s": 0.5, **options})
     ports = (memory or Memory()).ports(clock or ManualClock(), faults)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from connectors.envelope import MAX_EVENT_BYTES, Connector, Envelope, EventIds
 from connectors.record import PaymentFacts
-from connectors.source import Rejection, SourceRecord, Task
+from connectors.source import Rejection, Revision, SourceRecord, Task
 from schemas import codec, identity
 from schemas.errors import RecordRejected
 from schemas.letter import Stage
@@ -40,6 +40,7 @@ records = st.builds(
     payment=facts,
     line=st.none() | st.integers(1, 10**9),
     headers=st.dictionaries(TEXT, TEXT, max_size=3),
+    revision=st.none() | st.builds(Revision, at=INSTANT, seq=st.integers(0, 2**62)),
 )
 
 

@@ -68,6 +68,46 @@ async def test_a_poll_asked_for_happens_at_once_and_names_its_run() -> None:
     assert (memory.last_run.triggered_by, memory.last_run.run_type) == ("USER_123", "MANUAL")
 
 
+async def test_a_recurring_task_goes_on_where_it_stands_at_each_poll_and_a_run_without_records_is_none() -> None:
+    script, memory, clock = Script({"changes": [["1", "2"]]}, recurring=True), Memory(), ManualClock()
+    runner = make_runner(script, memory, clock=clock, poll_s=10)
+
+    async with running(runner):
+        await eventually(lambda: len(memory.log) == 2 and not runner.status.open_runs and clock.sleeps(10))
+        clock.advance(10)
+        await eventually(lambda: script.listings == 2 and not runner.status.open_runs and clock.sleeps(10))
+        script.objects["changes"].append(["3"])
+        clock.advance(10)
+        await eventually(lambda: len(memory.log) == 3 and not runner.status.open_runs and clock.sleeps(10))
+
+    assert [row.counts.read for row in memory.runs.values()] == [2, 1]
+    assert [row.status for row in memory.runs.values()] == ["READ", "READ"]
+    assert [since and since["batch"] for _, since in script.read_from] == [None, 1, 1]
+    assert not any(checkpoint.done for checkpoint in memory.state.values())
+
+
+async def test_a_recurring_task_goes_on_after_a_restart_and_an_empty_run_of_it_is_not_told_as_crashed() -> None:
+    script, memory = Script({"changes": [["1"]]}, recurring=True), Memory()
+    await run_through(make_runner(script, memory))
+    script.objects["changes"].append(["2"])
+    await run_through(make_runner(script, memory, epoch=2))
+    script.objects["idle"] = [[]]
+
+    await run_through(make_runner(script, memory, epoch=3))
+    await run_through(make_runner(script, memory, epoch=4))
+
+    assert [event.payment.reference for event in memory.events if event.payment] == ["1", "2"]
+    assert [row.status for row in memory.runs.values()] == ["READ", "READ"]
+
+
+async def test_a_recurring_task_that_fails_has_a_failed_run() -> None:
+    script, memory = Script({"changes": [["1"]]}, recurring=True, reading_errors={"changes": [AWAY]}), Memory()
+
+    await run_through(make_runner(script, memory, max_retries=0))
+
+    assert (memory.last_run.status, memory.last_run.counts.read) == ("FAILED", 0)
+
+
 async def test_counts_have_every_fate_and_balance() -> None:
     script, memory = Script({"a": [["1", "bad 2"], ["test-3", "4"]]}), Memory()
 
