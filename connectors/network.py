@@ -89,9 +89,7 @@ class Guard:
                     await loop.sock_connect(connection, (str(address), port))
             except (OSError, TimeoutError) as exc:
                 connection.close()
-                problem = (
-                    f"{address} {exc.strerror if isinstance(exc, OSError) and exc.strerror else 'does not answer'}"
-                )
+                problem = f"{address} {exc.strerror or 'does not answer'}"
             except BaseException:
                 connection.close()
                 raise
