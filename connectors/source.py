@@ -6,15 +6,18 @@ The Source contract. A source is one file: a pydantic config, a class with three
     tasks/read the work: tasks are found, each is read from where it stood
 
 A source knows no Kafka, no sink, no run: it yields records, and the runner makes events of them.
+
+One that can also be asked for the past (a backfill of some days, a file once more) is a `RequestedSource`. All others
+can be asked to run now, and with `force` to read again what is done: the runner sees to that.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from connectors.record import PaymentFacts
 
@@ -164,4 +167,40 @@ class Source(Protocol):
 
     async def close(self) -> None:
         """Let go of connections. Raises nothing."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """
+    What an operator asked of one run, beside running now.
+
+    `since` and `until` are the first and the last day wanted, in the connector's own zone; None: no bound. With `force`
+    what is done is read again; its records have the same event ids again, so that only what is new has an effect.
+    `id` is the run's: it stays the same when another worker takes the run over.
+    """
+
+    id: str
+    since: date | None = None
+    until: date | None = None
+    force: bool = False
+
+
+@runtime_checkable
+class RequestedSource(Source, Protocol):
+    """
+    A source that heeds a request's days, or must know of `force` to find again what it knows.
+
+    Its spec says `takes_dates=True` where it heeds days; a request that names days is refused for any other source.
+    """
+
+    def requested(self, known: Mapping[str, Cursor], request: Request) -> AsyncIterator[Sequence[Task | Skipped]]:
+        """
+        As `tasks`, for this request: called instead of it, once for each request, and again after a crash.
+
+        A backfill of days that `tasks` would never list is a task of its own, with a key of its own (made of the days,
+        or of `request.id` where the same days should be asked for anew each time), and not recurring. Its
+        `source_object` and positions are those that `tasks` would give the same records: their event ids are the same.
+        With `force` the runner reads every task that comes, from its beginning, done or not.
+        """
         ...

@@ -58,6 +58,7 @@ class SourceSpec:
     """
     One kind of source. `main_task` is the descriptor of its listing (seed 000: `directory`).
 
+    `takes_dates` says that its source is a `RequestedSource` that heeds days.
     `factory` gets a validated instance of `config` and the world, and does no I/O.
     """
 
@@ -68,6 +69,7 @@ class SourceSpec:
     factory: Callable[[Any, SourceContext], Source]
     resumes_from: str
     main_task: str = ""
+    takes_dates: bool = False
 
     @property
     def listing(self) -> str:
