@@ -55,6 +55,20 @@ class UnknownStatus(StrEnum):
     KEEP = "keep"  # as the status `unknown`, which outranks nothing
 
 
+@dataclass(frozen=True, slots=True)
+class NumberText:
+    """
+    A JSON number with a fraction or an exponent, as the text that spelled it: an amount is judged by its grammar.
+
+    A float would have rounded it before anybody looked; and it is no text, so no other field takes it for one.
+    """
+
+    text: str
+
+    def __repr__(self) -> str:
+        return self.text
+
+
 class PaymentFacts(NamedTuple):
     """What one record says: a validated `PaymentPayload` without the provider, cheap enough for every row of a file."""
 
@@ -202,6 +216,7 @@ class RecordReader:
     def of_object(self, record: Mapping[str, object], raw_text: Callable[[], str | None]) -> PaymentFacts:
         """
         The facts of a JSON object. `null` is absence; `raw_text` gives the exact text of a `raw` that is no string.
+        A number with a fraction is an amount only as a `NumberText`: a float is refused.
 
         Raises:
             RecordRejected: with the record's reason.
@@ -288,11 +303,12 @@ class RecordReader:
             return parse_minor(value)
         if type(value) is int:
             return parse_major(str(bounded(value)), asset) if self._major else bounded(value)
+        if type(value) is NumberText:
+            return parse_major(value.text, asset) if self._major else parse_minor(value.text)
         if value is None:
             raise RecordRejected("invalid_amount", "the amount is missing")
         raise RecordRejected(
-            "invalid_amount",
-            f'a JSON amount is an integer or a text such as "12.50", not {type(value).__name__}',
+            "invalid_amount", f"a JSON amount is a number or its text, not a value of type {type(value).__name__}"
         )
 
     def _instant(self, value: object) -> datetime | None:

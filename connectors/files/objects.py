@@ -16,7 +16,7 @@ import orjson
 
 from connectors.files.rows import MAX_RECORD, Parsed, Parser, with_raw
 from connectors.files.text import Encoding
-from connectors.record import RecordReader, clean
+from connectors.record import NumberText, RecordReader, clean
 from schemas.errors import RecordRejected
 
 MAX_DEPTH = 64  # brackets in brackets; payments need five
@@ -32,6 +32,7 @@ _SPACE_AND_COMMAS = re.compile(r"[ \t\r\n,]*")
 def parse_object(text: str) -> dict[str, object]:
     """
     The object that `text` spells, strictly: RFC 8259, no duplicate names, no NaN, no lone surrogates, no U+0000.
+    A number with a fraction or an exponent is a `NumberText`; no float comes out.
 
     Raises:
         RecordRejected: `malformed_json`, `duplicate_key`, `too_deep`, `not_an_object`, `invalid_encoding`,
@@ -81,7 +82,7 @@ def _no_constant(name: str) -> object:
     raise RecordRejected("malformed_json", f"{name} is not JSON")
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_members, parse_constant=_no_constant)
+_DECODER = json.JSONDecoder(object_pairs_hook=_members, parse_constant=_no_constant, parse_float=NumberText)
 
 
 def _shallow(text: str) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from connectors.files import objects, rows
 from connectors.files.objects import member_text, parse_object
-from connectors.record import RawPolicy, RecordRules
+from connectors.record import AmountUnit, NumberText, RawPolicy, RecordRules
 from schemas.errors import RecordRejected
 from tests.unit.connectors.parsing import array, good, lines, parsed, records, references, rejections, text
 
@@ -68,7 +68,59 @@ def test_what_is_not_strict_json_is_refused_by_name(data: str, code: str) -> Non
     ],
 )
 def test_strict_json_is_read(data: str) -> None:
-    assert parse_object(data) == json.loads(data)
+    assert parse_object(data) == json.loads(data, parse_float=NumberText)
+
+
+@pytest.mark.parametrize(
+    ("number", "minor"),
+    [
+        ("12.50", 1250),
+        ("12.5", 1250),
+        ("12", 1200),
+        ("-0.07", -7),
+        ("0.29", 29),
+        ("90071992547409.93", 9007199254740993),  # a float ends in .94
+        ("1.10000000000000000000", 110),
+        ("0.30000000000000004", "too_many_decimals"),  # 0.1 + 0.2 in somebody's floats
+        ("1.15e1", "invalid_amount"),
+        ("1e2", "invalid_amount"),
+        ("1E400", "invalid_amount"),
+        ("1e-1", "invalid_amount"),
+        ("100000000000000.0", "amount_out_of_range"),
+    ],
+)
+@pytest.mark.parametrize("beside", [{}, {"x": {"y": [1.5]}}])
+def test_an_amount_with_decimals_is_read_from_its_own_text(
+    number: str, minor: int | str, beside: dict[str, object]
+) -> None:
+    data = text("a", **beside).replace('"amount": 1', f'"amount": {number}')
+
+    found = parsed(lines(RecordRules(amount_unit=AmountUnit.MAJOR)), data.encode())
+
+    told = [record.payment.amount for record in records(found)] + [item.reason for item in rejections(found)]
+    assert told == [minor]
+
+
+@pytest.mark.parametrize("number", ["12.50", "12.0", "1e2"])
+def test_a_number_with_decimals_is_no_amount_in_minor_units(number: str) -> None:
+    data = text("a").replace('"amount": 1', f'"amount": {number}')
+
+    (rejection,) = rejections(parsed(lines(), data.encode()))
+
+    assert (rejection.reason, rejection.raw) == ("invalid_amount", data.encode())
+
+
+@given(
+    st.from_regex(r"-?(0|[1-9][0-9]{0,18})(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,3})?", fullmatch=True)
+    | st.floats(allow_nan=False, allow_infinity=False).map(repr)
+)
+def test_a_number_and_its_text_are_the_same_amount(number: str) -> None:
+    def told(spelled: str) -> object:
+        data = text("a").replace('"amount": 1', f'"amount": {spelled}')
+        found = parsed(array(RecordRules(amount_unit=AmountUnit.MAJOR)), data.encode())
+        return [record.payment for record in records(found)] or [item.reason for item in rejections(found)]
+
+    assert told(number) == told(f'"{number}"')
 
 
 JSON = st.recursive(

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from connectors.files.objects import parse_object
 from connectors.record import (
     AmountUnit,
+    NumberText,
     PaymentFacts,
     RawPolicy,
     RecordReader,
@@ -199,6 +200,13 @@ def test_a_snapshot_states_its_initial_amount_and_a_delta_its_own() -> None:
         ({"reference": "x" * 256}, "invalid_reference"),
         ({"reference": True}, "invalid_reference"),
         ({"reference": 1.5}, "invalid_reference"),
+        ({"reference": NumberText("1.5")}, "invalid_reference"),
+        ({"parentReference": NumberText("1.5")}, "invalid_reference"),
+        ({"type": NumberText("1.5")}, "unknown_type"),
+        ({"status": NumberText("1.5")}, "unknown_status"),
+        ({"asset": NumberText("1.5")}, "unknown_asset"),
+        ({"scheme": NumberText("1.5")}, "invalid_scheme"),
+        ({"createdAt": NumberText("1.5")}, "invalid_instant"),
         ({"type": "refund"}, "unknown_type"),
         ({"type": None}, "unknown_type"),
         ({"type": []}, "unknown_type"),
