@@ -7,7 +7,8 @@ The error tree. A class exists where the pipeline does something different; the 
     │   ├── SourceUnavailable retry    cannot be reached or listed now
     │   ├── SourceThrottled   retry    it asked us to slow down, and says for how long
     │   ├── SourceChanged     retry    the object changed while it was read: read it again
-    │   └── SourceMisconfigured pause  will not work until somebody changes the configuration
+    │   ├── SourceMisconfigured pause  will not work until somebody changes the configuration
+    │   └── SourceUnauthorised pause   it refuses our credentials, or the address we come from
     ├── BrokerError
     │   ├── BrokerUnavailable retry    no acknowledgement within our deadline: the outcome is unknown
     │   └── DeadLetterUnavailable retry a letter is not durable yet, so its record is not done
@@ -114,6 +115,14 @@ class SourceMisconfigured(SourceError):
     code = "source_misconfigured"
     disposition = Disposition.PAUSE
     hint = "correct the connector's configuration and resume it"
+
+
+class SourceUnauthorised(SourceError):
+    """The source refuses our credentials, or the address we come from. Disposition: pause."""
+
+    code = "source_unauthorised"
+    disposition = Disposition.PAUSE
+    hint = "check the credentials, and whether the provider has this address on its list; then resume the connector"
 
 
 class BrokerError(TillError):
