@@ -16,7 +16,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import PurePath
-from zoneinfo import available_timezones
 
 from pydantic import Field, field_validator
 
@@ -31,9 +30,10 @@ from connectors.files.rows import KEPT_HEAD, Parsed, Parser
 from connectors.files.text import Encoding
 from connectors.files.thread import Threads
 from connectors.log import extra
-from connectors.record import FIELDS, AmountUnit, RawPolicy, RecordReader, RecordRules, UnknownStatus
+from connectors.mapping import RecordConfig
+from connectors.record import RecordReader
 from connectors.source import WHOLE_OBJECT, Batch, CheckStep, Cursor, Rejection, Skipped, Task
-from connectors.spec import ConnectorConfig, SourceSpec
+from connectors.spec import SourceSpec
 from schemas.errors import RecordRejected, SourceChanged, TillError
 from schemas.event import MAX_PATH
 
@@ -53,7 +53,7 @@ _SILENT = ("", "pattern")  # what is wanted, and what was never meant
 _SUFFIXES = {".csv": Format.CSV, ".json": Format.JSON, ".jsonl": Format.JSONL, ".ndjson": Format.JSONL}
 
 
-class DirectoryConfig(ConnectorConfig):
+class DirectoryConfig(RecordConfig):
     """A watched folder."""
 
     directory: str = Field("", description="Folder that partners write into.", validate_default=True)
@@ -63,17 +63,6 @@ class DirectoryConfig(ConnectorConfig):
     delimiter: str = Field(
         "", max_length=1, description="CSV delimiter; empty: the one that the header is written with."
     )
-    columns: dict[str, str] = Field(default_factory=dict, description="Our field → the files' own name for it.")
-    amount_unit: AmountUnit = Field(
-        AmountUnit.MINOR, description="What amounts count: `minor` (cents) or `major` (dollars)."
-    )
-    raw: RawPolicy = Field(
-        RawPolicy.FIELD, description="What to keep as raw text: the `field` raw, or the whole `record`."
-    )
-    unknown_status: UnknownStatus = Field(
-        UnknownStatus.REJECT, description="`reject` a record of a status we do not know, or `keep` it as unknown."
-    )
-    timezone: str = Field("", description="IANA zone of times that name no offset; empty: those are rejected.")
     rest_s: float = Field(
         5.0, ge=0, le=86_400, description="Seconds that a file must rest unchanged before it is read."
     )
@@ -86,26 +75,6 @@ class DirectoryConfig(ConnectorConfig):
         if "\x00" in value:
             raise ValueError("a folder's name holds no NUL")
         return value
-
-    @field_validator("columns")
-    @classmethod
-    def _are_known(cls, value: dict[str, str]) -> dict[str, str]:
-        unknown = sorted(set(value) - set(FIELDS))
-        if unknown:
-            raise ValueError(f"unknown fields {', '.join(unknown)}; there are {', '.join(FIELDS)}")
-        return value
-
-    @field_validator("timezone")
-    @classmethod
-    def _exists(cls, value: str) -> str:
-        if value and value not in available_timezones():
-            raise ValueError(f"{value!r} is no IANA time zone")
-        return value
-
-    @property
-    def rules(self) -> RecordRules:
-        """How records are understood."""
-        return RecordRules(self.amount_unit, self.raw, self.unknown_status, self.timezone, self.columns)
 
 
 class DirectorySource:

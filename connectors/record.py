@@ -9,10 +9,11 @@ grammar rejects the record with a reason. Texts must be free of U+0000 and lone 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from enum import StrEnum
 from operator import itemgetter
 from typing import NamedTuple
@@ -69,6 +70,23 @@ class NumberText:
         return self.text
 
 
+RFC_3339 = "rfc3339"
+# counts since 1970
+UNIX_UNITS = {"unix_s": timedelta(seconds=1), "unix_ms": timedelta(milliseconds=1)}
+
+
+def spell(value: object) -> str:
+    """`value` as JSON, its `NumberText`s as they were spelled."""
+    if isinstance(value, NumberText):
+        return value.text
+    if isinstance(value, Mapping):
+        members = (f"{json.dumps(str(name), ensure_ascii=False)}:{spell(item)}" for name, item in value.items())
+        return "{" + ",".join(members) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(spell, value)) + "]"
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
 class PaymentFacts(NamedTuple):
     """What one record says: a validated `PaymentPayload` without the provider, cheap enough for every row of a file."""
 
@@ -106,7 +124,7 @@ STATUSES = {
     "refundreversal": Status.REFUND_REVERSED,
     "disputed": Status.DISPUTE,
 }
-_DELTAS = frozenset(status for status, meaning in MEANINGS.items() if meaning.kind is Kind.DELTA)
+DELTAS = frozenset(status for status, meaning in MEANINGS.items() if meaning.kind is Kind.DELTA)
 _SNAPSHOTS = frozenset(status for status, meaning in MEANINGS.items() if meaning.kind is Kind.SNAPSHOT)
 
 FIELDS = (
@@ -130,13 +148,22 @@ _SPELLED = {name.replace("_", ""): index for index, name in enumerate(FIELDS)}
 
 @dataclass(frozen=True, slots=True)
 class RecordRules:
-    """How a connector's records are to be understood. `columns` renames: our field → the source's own name."""
+    """
+    How the values of a connector's records are to be understood.
+
+    `columns` renames: our field → the source's own name, or nothing where the source has no such field. `constants`
+    stand for fields that the source does not spell. The maps are from the source's words, as `squeezed` spells them.
+    """
 
     amount_unit: AmountUnit = AmountUnit.MINOR
     raw: RawPolicy = RawPolicy.FIELD
     unknown_status: UnknownStatus = UnknownStatus.REJECT
     timezone: str = ""
     columns: Mapping[str, str] = field(default_factory=dict)
+    constants: Mapping[str, str] = field(default_factory=dict)
+    status_map: Mapping[str, Status] = field(default_factory=dict)
+    type_map: Mapping[str, PaymentType] = field(default_factory=dict)
+    date_format: str = RFC_3339
 
 
 def resolve(names: Sequence[str], columns: Mapping[str, str]) -> list[int | None]:
@@ -146,20 +173,18 @@ def resolve(names: Sequence[str], columns: Mapping[str, str]) -> list[int | None
     Raises:
         RecordRejected: `duplicate_column` if two names mean the same field.
     """
-    renamed = {source_name: FIELDS.index(ours) for ours, source_name in columns.items()}
-    taken_over = set(renamed.values())
+    taken_over = {FIELDS.index(ours) for ours in columns}
+    renamed: dict[str, list[int]] = {}
+    for ours, source_name in columns.items():
+        if source_name:
+            renamed.setdefault(source_name, []).append(FIELDS.index(ours))
     places: list[int | None] = [None] * len(FIELDS)
     for place, name in enumerate(names):
-        index = renamed.get(name)
-        if index is None:
-            index = _SPELLED.get(_squeezed(name))
-            if index in taken_over:
-                continue
-        if index is None:
-            continue
-        if places[index] is not None:
-            raise RecordRejected("duplicate_column", f"{FIELDS[index]} is there twice, as {name[:_SHOWN]!r}")
-        places[index] = place
+        spelled = _SPELLED.get(squeezed(name))
+        for index in renamed.get(name, () if spelled is None or spelled in taken_over else (spelled,)):
+            if places[index] is not None:
+                raise RecordRejected("duplicate_column", f"{FIELDS[index]} is there twice, as {name[:_SHOWN]!r}")
+            places[index] = place
     return places
 
 
@@ -182,6 +207,10 @@ class RecordReader:
         self._assets: dict[object, str] = {}
         self._shapes: dict[tuple[str, ...], itemgetter[tuple[object, ...]]] = {}
         self._major = rules.amount_unit is AmountUnit.MAJOR
+        self.instant = self._reader_of_instants()
+        # values beside the record's own, at places after them
+        self._constants = tuple(rules.constants.values())
+        self._constant_places = [(FIELDS.index(name), place) for place, name in enumerate(rules.constants, 1)]
 
     @property
     def keeps_record(self) -> bool:
@@ -200,16 +229,16 @@ class RecordReader:
         Raises:
             RecordRejected: `duplicate_column`, `missing_column`. The function: RecordRejected, with the row's reason.
         """
-        places = resolve(header, self._rules.columns)
+        places = self.places(header)
         absent = missing(places)
         if absent:
             raise RecordRejected("missing_column", f"the header has no {', '.join(absent)}")
-        blank = len(header)  # one empty cell is added to each row, and absent columns read it
+        blank = len(header)  # an empty cell is added to each row, and absent columns read it
         pick = itemgetter(*(blank if place is None else place for place in places))
-        facts = self._facts
+        facts, beside = self.facts, ("", *self._constants)
 
         def read(row: Sequence[str]) -> PaymentFacts:
-            return facts(pick((*row, "")))
+            return facts(pick((*row, *beside)))
 
         return read
 
@@ -221,21 +250,47 @@ class RecordReader:
         Raises:
             RecordRejected: with the record's reason.
         """
-        shape = tuple(record)
-        pick = self._shapes.get(shape)
-        if pick is None:
-            places = resolve(shape, self._rules.columns)
-            pick = itemgetter(*(len(shape) if place is None else place for place in places))
-            if len(self._shapes) < _MOST_SHAPES:
-                self._shapes[shape] = pick
-        fields: Sequence[object] = pick((*record.values(), None))
+        fields = self.fields(record)
         raw = fields[_RAW]
         if raw is not None and not isinstance(raw, str):
             fields = (*fields[:_RAW], raw_text())
-        return self._facts(fields)
+        return self.facts(fields)
 
-    def _facts(self, fields: Sequence[object]) -> PaymentFacts:
-        """Judge the values of `FIELDS`, in that order; None and the empty text are absence."""
+    def fields(self, record: Mapping[str, object]) -> Sequence[object]:
+        """
+        The values of `FIELDS` in an object.
+
+        Raises:
+            RecordRejected: `duplicate_column`.
+        """
+        shape = tuple(record)
+        pick = self._shapes.get(shape)
+        if pick is None:
+            pick = itemgetter(*(len(shape) if place is None else place for place in self.places(shape)))
+            if len(self._shapes) < _MOST_SHAPES:
+                self._shapes[shape] = pick
+        fields: Sequence[object] = pick((*record.values(), None, *self._constants))
+        return fields
+
+    def places(self, names: Sequence[str]) -> list[int | None]:
+        """
+        Where each of `FIELDS` stands among `names` and the constants after them.
+
+        Raises:
+            RecordRejected: `duplicate_column`.
+        """
+        places = resolve(names, self._rules.columns)
+        for index, place in self._constant_places:
+            places[index] = len(names) + place
+        return places
+
+    def facts(self, fields: Sequence[object]) -> PaymentFacts:
+        """
+        Judge the values of `FIELDS`, in that order; None and the empty text are absence.
+
+        Raises:
+            RecordRejected: with the reason.
+        """
         reference, type_, status, asset, initial, amount, effective, created, date, scheme, parent, raw = fields
         if type(reference) is not str or not reference or len(reference) > MAX_REFERENCE:
             reference = _reference(reference, "reference")
@@ -251,7 +306,7 @@ class RecordReader:
             parent = _reference(parent, "parentReference")
         first, second = (initial, amount) if known_status in _SNAPSHOTS else (amount, initial)
         minor = self._amount(second if first is None or first == "" else first, known_asset)
-        if known_status in _DELTAS:
+        if known_status in DELTAS:
             _check_delta(known_status, reference, parent, minor)
         if scheme is None:
             scheme = ""
@@ -264,22 +319,28 @@ class RecordReader:
                 "raw_too_large", f"raw has more than {MAX_RAW} characters, or more bytes than fit an event"
             )
         at = next((value for value in (effective, created, date) if value is not None and value != ""), None)
-        instant = None if at is None else self._instant(at)
+        instant = None if at is None else self.instant(at)
         return PaymentFacts(reference, parent, known_type, known_status, minor, known_asset, scheme, instant, raw)
 
     def _type(self, value: object) -> PaymentType:
-        found = TYPES.get(_squeezed(value)) if isinstance(value, str) else None
+        word = _word(value)
+        found = None if word is None else self._rules.type_map.get(word) or TYPES.get(word)
         if found is None:
             raise RecordRejected("unknown_type", f"type {_shown(value)} is neither payin nor payout")
-        return self._types.setdefault(value, found)
+        if type(value) is str:  # only those: True and 1 would be one key
+            self._types[value] = found
+        return found
 
     def _status(self, value: object) -> Status:
-        found = STATUSES.get(_squeezed(value)) if isinstance(value, str) else None
+        word = _word(value)
+        found = None if word is None else self._rules.status_map.get(word) or STATUSES.get(word)
         if found is None:
-            if isinstance(value, str) and value and self._rules.unknown_status is UnknownStatus.KEEP:
+            if word and self._rules.unknown_status is UnknownStatus.KEEP:
                 return Status.UNKNOWN
             raise RecordRejected("unknown_status", f"status {_shown(value)} is none we know")
-        return self._statuses.setdefault(value, found)
+        if type(value) is str:
+            self._statuses[value] = found
+        return found
 
     def _asset(self, value: object) -> str:
         if value is None or value == "":
@@ -311,24 +372,64 @@ class RecordReader:
             "invalid_amount", f"a JSON amount is a number or its text, not a value of type {type(value).__name__}"
         )
 
-    def _instant(self, value: object) -> datetime | None:
+    def status(self, value: object) -> Status:
+        """
+        The status that the source's word means.
+
+        Raises:
+            RecordRejected: `unknown_status`.
+        """
+        return self._status(value)
+
+    def _reader_of_instants(self) -> Callable[[object], datetime | None]:
+        format_ = self._rules.date_format
+        if format_ == RFC_3339:
+            return self._rfc_3339
+        unit = UNIX_UNITS.get(format_)
+        if unit is None:
+            return lambda value: self._formatted(value, format_)
+        return lambda value: _unix(value, unit)
+
+    def _rfc_3339(self, value: object) -> datetime | None:
         if not isinstance(value, str) or not _INSTANT.fullmatch(value):
             raise RecordRejected("invalid_instant", f"{_shown(value)} is not an RFC 3339 date and time")
         if value.startswith("0001-01-01T00:00:00"):
             return None  # Go's zero time: seed 000 spells an absent date so
         try:
-            at = datetime.fromisoformat(value.upper())
-            if at.tzinfo is None:
-                if self._zone is None:
-                    raise RecordRejected(
-                        "missing_timezone", f"{_shown(value)} names no offset; set the field `timezone`"
-                    )
-                at = at.replace(tzinfo=self._zone)
-            return at.astimezone(UTC)
+            return self._in_utc(datetime.fromisoformat(value.upper()), value)
         except (ValueError, OverflowError):
             raise RecordRejected("invalid_instant", f"{_shown(value)} is no instant of the years 1 to 9999") from None
 
+    def _formatted(self, value: object, format_: str) -> datetime:
+        if not isinstance(value, str) or not value.isascii():
+            raise RecordRejected("invalid_instant", f"{_shown(value)} is not a date and time as {format_!r}")
+        try:
+            return self._in_utc(datetime.strptime(value.strip(), format_), value)  # noqa: DTZ007 the zone comes next
+        except (ValueError, OverflowError):
+            raise RecordRejected("invalid_instant", f"{_shown(value)} is not a date and time as {format_!r}") from None
 
+    def _in_utc(self, at: datetime, value: str) -> datetime:
+        if at.tzinfo is None:
+            if self._zone is None:
+                raise RecordRejected("missing_timezone", f"{_shown(value)} names no offset; set the field `timezone`")
+            at = at.replace(tzinfo=self._zone)
+        return at.astimezone(UTC)
+
+
+def _unix(value: object, unit: timedelta) -> datetime:
+    """The instant of a count since 1970, given as a whole number or its text."""
+    text = value if isinstance(value, str) else str(value) if type(value) is int else ""
+    if not _UNIX.fullmatch(text):
+        raise RecordRejected("invalid_instant", f"{_shown(value)} is not a whole number of {_UNIT_NAMES[unit]}")
+    try:
+        return _EPOCH + int(text) * unit
+    except OverflowError:
+        raise RecordRejected("invalid_instant", f"{_shown(value)} is no instant of the years 1 to 9999") from None
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_UNIX = re.compile(r"-?\d{1,15}", re.ASCII)
+_UNIT_NAMES = {timedelta(seconds=1): "seconds", timedelta(milliseconds=1): "milliseconds"}
 # RFC 3339 with a space or `t` allowed for `T`; seconds may be missing, a zone too (then the connector's holds).
 _INSTANT = re.compile(
     r"\d{4}-\d{2}-\d{2}(?:[Tt ]\d{2}:\d{2}(?::\d{2}(?:[.,]\d{1,9})?)?(?:[Zz]|[+-]\d{2}:?\d{2})?)?", re.ASCII
@@ -371,7 +472,15 @@ def _reference(value: object, name: str) -> str:
     return value
 
 
-def _squeezed(text: str) -> str:
+def _word(value: object) -> str | None:
+    """What a status or a type is called, also by a number or a truth value; None where it is neither."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return squeezed(str(value)) if isinstance(value, str | int) else None
+
+
+def squeezed(text: str) -> str:
+    """A word without what spellings differ in: case, blanks, dashes, underscores."""
     return text.strip().lower().replace("_", "").replace("-", "").replace(" ", "")
 
 
