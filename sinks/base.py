@@ -69,6 +69,37 @@ class Applied:
     stale: int = 0
 
 
+class Preparation(Protocol):
+    """CPU work that a transaction needs and that need not wait for it. Pure: dropping it costs nothing."""
+
+    def add(self, records: Sequence[Record]) -> None:
+        """Records that follow those before. Raises nothing."""
+        ...
+
+    def encode(self) -> None:
+        """The second half of the work for what was added so far. Raises nothing."""
+        ...
+
+    def ready(self) -> Sequence[Record]:
+        """All of them, for `Sink.apply`; a part of them, cut out, is as good as any other sequence."""
+        ...
+
+
+class AsTheyAre(list[Record]):
+    """The preparation of a sink that needs none."""
+
+    def add(self, records: Sequence[Record]) -> None:
+        """Records that follow those before."""
+        self.extend(records)
+
+    def encode(self) -> None:
+        """Nothing to do."""
+
+    def ready(self) -> Sequence[Record]:
+        """All of them."""
+        return self
+
+
 class Sink(Protocol):
     """
     Where events become payments.
@@ -77,6 +108,10 @@ class Sink(Protocol):
     (reject, with care) or SinkMisconfigured (pause), and nothing else. After an error nothing of the call is stored,
     or, if the connection broke at the commit, all of it: calling again is always safe.
     """
+
+    def preparation(self) -> Preparation:
+        """What makes records ready for `apply` ahead of it. Using it is a matter of speed alone."""
+        ...
 
     async def apply(
         self, place: Place, records: Sequence[Record], dead: Sequence[Dead] = (), *, next_offset: int | None

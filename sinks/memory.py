@@ -11,7 +11,7 @@ from uuid import UUID
 
 from schemas.identity import digest_sum, event_digest
 from schemas.payment import Kind
-from sinks.base import Applied, Dead, Place, Record
+from sinks.base import Applied, AsTheyAre, Dead, Place, Preparation, Record
 from sinks.fold import EventRow, PaymentState, event_row, fold
 
 # What the ledger counts by.
@@ -31,6 +31,10 @@ class MemorySink:
     deaths: dict[tuple[UUID, bytes], Dead] = field(default_factory=dict)
     _repeats: set[tuple[UUID, bytes]] = field(default_factory=set)
     _of_payment: defaultdict[bytes, list[EventRow]] = field(default_factory=lambda: defaultdict(list))
+
+    def preparation(self) -> Preparation:
+        """As the protocol says."""
+        return AsTheyAre()
 
     async def apply(
         self, place: Place, records: Sequence[Record], dead: Sequence[Dead] = (), *, next_offset: int | None

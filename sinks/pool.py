@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 import asyncpg
 
 from schemas.errors import SinkMisconfigured
+from sinks.arrays import take_arrays
 from sinks.sqlstate import sink_error
 
 # asyncpg ships no types.
@@ -157,6 +158,7 @@ async def _begin(held: Connection) -> None:
 
 async def _begin_durable(held: Connection) -> None:
     await _begin(held)
+    take_arrays(held)
     row = await held.fetchrow(
         "SELECT current_setting('synchronous_commit') AS commits, current_setting('fsync') AS fsync,"
         " set_config('synchronous_commit', current_setting('synchronous_commit'), false)"

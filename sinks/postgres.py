@@ -17,9 +17,8 @@ from uuid import UUID
 from schemas.errors import SinkRefused, SinkUnavailable
 from schemas.identity import event_digest
 from sinks.base import Applied, Dead, Place, Record
-from sinks.flat import encode_flat_arrays
 from sinks.pool import DEFAULT_TIMEOUTS, Connection, Pool, Timeouts, close_pool, connection, open_pool
-from sinks.prepared import Prepared, fast_uuid, prepare
+from sinks.prepared import Preparation, Prepared, fast_uuid, prepare
 from sinks.statement import LIVE_SCHEMA, statements
 
 logger = logging.getLogger(__name__)
@@ -55,7 +54,6 @@ class PostgresSink:
         self.schema = schema
         self.timeouts = timeouts
         self._sql = statements(schema)
-        encode_flat_arrays()
 
     @classmethod
     async def open(
@@ -76,8 +74,12 @@ class PostgresSink:
 
     @staticmethod
     def prepare(records: Sequence[Record], dead: Sequence[Dead] = ()) -> Prepared:
-        """What `apply_prepared` sends. Pure CPU: call it while another slice commits, in a thread if you like."""
+        """What `apply_prepared` sends. Pure CPU."""
         return prepare(records, dead)
+
+    def preparation(self) -> Preparation:
+        """As the protocol says: digests and encoded columns, so that the transaction only sends."""
+        return Preparation()
 
     async def apply(
         self, place: Place, records: Sequence[Record], dead: Sequence[Dead] = (), *, next_offset: int | None

@@ -1,20 +1,23 @@
 """
-A slice as PostgreSQL takes it: one array per column. CPU only, so that a lane prepares one slice while another commits.
+A slice as PostgreSQL takes it: one encoded array per column. CPU only, and done before the transaction, piece by piece.
 """
 
 from __future__ import annotations
 
 import hashlib
-import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from operator import itemgetter
+from typing import Any, TypeAlias
 from uuid import UUID
 
+from asyncpg import DataError
 from asyncpg.pgproto import pgproto
 
 from schemas.identity import event_digest, payment_digests
 from schemas.payment import MEANINGS
+from sinks import arrays
+from sinks.arrays import BIGINTS, INSTANTS, INTEGERS, SMALLINTS, TEXTS, UUIDS, ArrayType, Body
 from sinks.base import Dead, Place, Record
 
 # asyncpg's own UUID, made from bytes and encoded without a detour over text.
@@ -22,30 +25,63 @@ fast_uuid = pgproto.UUID
 
 # Place of each status in the statement's table of meanings, counted from 1.
 _MEANING = {status: place for place, status in enumerate(MEANINGS, start=1)}
-_HALVES = struct.Struct(">qq")
 
-# A column of the statement: what asyncpg encodes as an array.
-Column = Sequence[Any]
-# One row of the statement's columns.
-Row = tuple[Any, ...]
+# One row of the statement's columns, a batch or a facet: not a type of its own, because making one costs time.
+Row: TypeAlias = tuple[Any, ...]
+# What the statement takes for a column: an encoded array, or a list.
+Column: TypeAlias = bytes | Sequence[Any]
+Encode: TypeAlias = Callable[[Sequence[Any]], Body]
+
+# The columns of one event's row: their types in the statement, and how they are encoded.
+_COLUMNS: Sequence[tuple[ArrayType, Encode]] = (
+    (SMALLINTS, arrays.smallints),  # batch
+    (SMALLINTS, arrays.smallints),  # facet
+    (UUIDS, arrays.digests),  # digest
+    (UUIDS, arrays.digests),  # payment
+    (UUIDS, arrays.digests),  # key
+    (UUIDS, arrays.digests),  # content
+    (BIGINTS, arrays.bigints),  # amount
+    (INSTANTS, arrays.instants),  # effective_at
+    (BIGINTS, arrays.bigints),  # log_offset
+    (INTEGERS, arrays.integers),  # line
+    (TEXTS, arrays.texts),  # reference
+    (TEXTS, arrays.texts),  # parent_reference
+    (TEXTS, arrays.texts),  # event_id
+    (TEXTS, arrays.texts),  # position
+    (TEXTS, arrays.texts),  # raw
+)
+_DIGEST = itemgetter(2)
 
 
 @dataclass(frozen=True, slots=True)
 class Wave:
     """
-    Records whose event ids differ. `batches` is what many records share, said once; `rows` are the parameters' columns.
+    Records whose event ids differ. What many of them share is said once: `batches` and `facets`.
 
-    A batch is (connector, source object, path, run, revision instant, revision order).
+    A batch is (connector, source object, path, run, revision instant, revision order), a facet what takes few values:
+    (status, asset, scheme, provider, type). `refused` is why the columns cannot be sent at all.
     """
 
+    count: int
     batches: tuple[Row, ...]
-    rows: tuple[Column, ...]
+    facets: tuple[Row, ...]
+    columns: tuple[bytes, ...]
+    refused: str = ""
 
     def parameters(self, place: Place) -> tuple[Column, ...]:
-        """The statement's arrays, in order."""
+        """
+        The statement's arrays, in order.
+
+        Raises:
+            asyncpg.DataError: some value fits no column.
+        """
+        if self.refused:
+            raise DataError(self.refused)
         connectors, objects, paths, runs, instants, orders = zip(*self.batches, strict=True)
+        statuses, *facets = zip(*self.facets, strict=True)
         origins = [_origin(place, *batch[:3]) for batch in self.batches]
-        return (connectors, objects, paths, runs, origins, instants, orders, *self.rows)
+        meanings = [_MEANING[status] for status in statuses]
+        return (connectors, objects, paths, runs, origins, instants, orders, meanings, *facets, *self.columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,41 +99,79 @@ class Prepared:
     dead_records: int
 
 
-def prepare(records: Sequence[Record], dead: Sequence[Dead] = ()) -> Prepared:
-    """The arrays of `records`, in their order. Raises nothing: what PostgreSQL refuses is found when it is sent."""
-    makers = [_Maker()]
-    first_wave = makers[0].add
-    first_run: dict[bytes, UUID] = {}
-    further: dict[bytes, list[UUID]] = {}
-    for record in records:
-        digest = event_digest(record.event_id)
-        if digest not in first_run:
-            first_run[digest] = record.run_id
-            first_wave(record, digest)
-            continue
-        runs = further.setdefault(digest, [first_run[digest]])
+class Ready(list[Record]):
+    """Records whose columns are encoded already. A part of them is a plain list again."""
+
+    waves: tuple[Wave, ...] = ()
+
+
+class Preparation:
+    """
+    Collects the records of one transaction, a piece at a time, so that an event loop can do other things between.
+
+    Raises nothing: what PostgreSQL refuses is found when it is sent.
+    """
+
+    def __init__(self) -> None:
+        self._ready = Ready()
+        self._makers = [_Maker()]
+        self._first_run: dict[bytes, UUID] = {}
+        self._runs: dict[bytes, list[UUID]] = {}  # of event ids that came more than once
+
+    def add(self, records: Sequence[Record]) -> None:
+        """Records that follow those before: their digests."""
+        first_run, first_wave = self._first_run, self._makers[0].add
+        for record in records:
+            digest = event_digest(record.event_id)
+            if digest in first_run:
+                self._add_again(record, digest)
+            else:
+                first_run[digest] = record.run_id
+                first_wave(record, digest)
+        self._ready += records
+
+    def encode(self) -> None:
+        """Make bytes of what was added so far."""
+        for maker in self._makers:
+            maker.encode()
+
+    def ready(self) -> Ready:
+        """All of them, with their columns."""
+        self.encode()
+        self._ready.waves = tuple(maker.wave() for maker in self._makers if maker.count)
+        return self._ready
+
+    def _add_again(self, record: Record, digest: bytes) -> None:
+        runs = self._runs.setdefault(digest, [self._first_run[digest]])
         if record.run_id in runs:
-            continue  # the same pair again: a redelivery counts nowhere
+            return  # the same pair again: a redelivery counts nowhere
         runs.append(record.run_id)
-        if len(makers) < len(runs):
-            makers.append(_Maker())
-        makers[len(runs) - 1].add(record, digest)
-    return Prepared(
-        waves=tuple(maker.wave() for maker in makers if maker.rows),
-        dead=_dead_columns(dead) if dead else None,
-        records=len(records),
-        dead_records=len(dead),
-    )
+        if len(self._makers) < len(runs):
+            self._makers.append(_Maker())
+        self._makers[len(runs) - 1].add(record, digest)
+
+
+def prepare(records: Sequence[Record], dead: Sequence[Dead] = ()) -> Prepared:
+    """The arrays of `records`, in their order; those that are there already are not made again. Raises nothing."""
+    if not isinstance(records, Ready):
+        preparation = Preparation()
+        preparation.add(records)
+        records = preparation.ready()
+    return Prepared(records.waves, _dead_columns(dead) if dead else None, len(records), len(dead))
 
 
 class _Maker:
     """Collects the rows of one wave."""
 
     def __init__(self) -> None:
-        self.rows: list[Row] = []
+        self.count = 0
+        self._rows: list[Row] = []
+        self._bodies: list[list[Body]] = [[] for _ in (*_COLUMNS, "high", "low")]
         self._batches: dict[Row, int] = {}
+        self._facets: dict[Row, int] = {}
         self._batch: Row = ()
         self._number = 0
+        self._refused = ""
 
     def add(self, record: Record, digest: bytes) -> None:
         payment, lineage = record.payment, record.event.lineage
@@ -118,35 +192,48 @@ class _Maker:
             line, position = lineage.line, lineage.position
         if batch != self._batch:  # as a rule it is that of the record before: comparing is cheaper than hashing
             self._batch, self._number = batch, self._batches.setdefault(batch, len(self._batches) + 1)
-        whose, key, content = payment_digests(payment)
-        self.rows.append(
+        facets = self._facets
+        facet = (payment.status, payment.asset, payment.scheme, payment.provider, payment.type)
+        self._rows.append(
             (
                 self._number,
-                fast_uuid(digest),
-                fast_uuid(whose),
-                fast_uuid(key),
-                fast_uuid(content),
-                # asyncpg would cut a fraction off; as text it refuses.
-                payment.amount if payment.amount.__class__ is int else repr(payment.amount),
+                facets.setdefault(facet, len(facets) + 1),
+                digest,
+                *payment_digests(payment),
+                payment.amount,
                 payment.effective_at,
                 record.offset,
                 line,
-                _MEANING[payment.status],
-                payment.asset,
-                payment.scheme,
-                payment.provider,
-                payment.type,
                 payment.reference,
                 payment.parent_reference,
                 record.event_id,
                 position,
                 payment.raw,
-                *_HALVES.unpack(digest),
             )
         )
 
+    def encode(self) -> None:
+        """The rows so far become bytes."""
+        if not self._rows:
+            return
+        columns = tuple(zip(*self._rows, strict=True))
+        self.count += len(self._rows)
+        self._rows.clear()
+        encoders = [encode for _, encode in _COLUMNS]
+        try:
+            bodies = [encode(column) for encode, column in zip(encoders, columns, strict=True)]
+        except Exception as exc:  # whatever a value is: it is refused when it is sent, and its record found by halving
+            self._refused = self._refused or f"a value fits no column: {exc.__class__.__name__}"
+            return
+        digests = columns[2]
+        bodies += [arrays.halves(digests, 0), arrays.halves(digests, 8)]
+        for kept, body in zip(self._bodies, bodies, strict=True):
+            kept.append(body)
+
     def wave(self) -> Wave:
-        return Wave(tuple(self._batches), tuple(zip(*self.rows, strict=True)))
+        types = [*(type_ for type_, _ in _COLUMNS), BIGINTS, BIGINTS]
+        columns = tuple(type_.array(bodies, self.count) for type_, bodies in zip(types, self._bodies, strict=True))
+        return Wave(self.count, tuple(self._batches), tuple(self._facets), columns, self._refused)
 
 
 def _origin(place: Place, connector: UUID | None, source_object: str, path: str) -> UUID:
@@ -161,18 +248,15 @@ def storable(text: str) -> str:
 
 
 def _dead_columns(dead: Sequence[Dead]) -> tuple[Column, ...]:
-    rows = []
-    for one in {(one.event_id, one.run_id): one for one in dead}.values():
-        digest = event_digest(one.event_id)
-        rows.append(
-            (
-                fast_uuid(digest),
-                one.run_id,
-                one.offset,
-                storable(one.event_id),
-                storable(one.letter_id),
-                storable(one.reason),
-                *_HALVES.unpack(digest),
-            )
-        )
-    return tuple(zip(*rows, strict=True))
+    once = list({(one.event_id, one.run_id): one for one in dead}.values())
+    digests = [event_digest(one.event_id) for one in once]
+    return (
+        UUIDS.array([arrays.digests(digests)], len(once)),
+        [one.run_id for one in once],
+        [one.offset for one in once],
+        [storable(one.event_id) for one in once],
+        [storable(one.letter_id) for one in once],
+        [storable(one.reason) for one in once],
+        BIGINTS.array([arrays.halves(digests, 0)], len(once)),
+        BIGINTS.array([arrays.halves(digests, 8)], len(once)),
+    )

@@ -153,19 +153,20 @@ stored AS (
 WITH given AS (
     SELECT t.digest, t.payment, t.key, t.content, ($7::uuid[])[t.batch] AS run, ($8::uuid[])[t.batch] AS origin, t.amount,
            t.effective_at, ($9::timestamptz[])[t.batch] AS revision_at, ($10::bigint[])[t.batch] AS revision_seq,
-           t.log_offset, t.line, t.meaning, t.asset, t.scheme, t.provider, t.type, t.reference, t.parent_reference,
-           t.event_id, t.position, t.raw, t.high, t.low
-      FROM unnest($11::smallint[], $12::uuid[], $13::uuid[], $14::uuid[], $15::uuid[], $16::bigint[], $17::timestamptz[],
-                  $18::bigint[], $19::integer[], $20::smallint[], $21::text[], $22::text[], $23::text[], $24::text[],
-                  $25::text[], $26::text[], $27::text[], $28::text[], $29::text[], $30::bigint[], $31::bigint[])
-           AS t (batch, digest, payment, key, content, amount, effective_at,
-                 log_offset, line, meaning, asset, scheme, provider, type,
-                 reference, parent_reference, event_id, position, raw, high, low)
+           t.log_offset, t.line, ($11::smallint[])[t.facet] AS meaning, ($12::text[])[t.facet] AS asset,
+           ($13::text[])[t.facet] AS scheme, ($14::text[])[t.facet] AS provider, ($15::text[])[t.facet] AS type,
+           t.reference, t.parent_reference, t.event_id, t.position, t.raw, t.high, t.low
+      FROM unnest($16::smallint[], $17::smallint[], $18::uuid[], $19::uuid[], $20::uuid[], $21::uuid[], $22::bigint[],
+                  $23::timestamptz[], $24::bigint[], $25::integer[], $26::text[], $27::text[], $28::text[], $29::text[],
+                  $30::text[], $31::bigint[], $32::bigint[])
+           AS t (batch, facet, digest, payment, key, content, amount,
+                 effective_at, log_offset, line, reference, parent_reference, event_id, position,
+                 raw, high, low)
 ), input AS (
     -- What was counted dead stays dead: a redrive comes under a run of its own.
     SELECT *
       FROM given
-     WHERE (digest, run) NOT IN (SELECT digest, run FROM {schema}.event_deaths WHERE digest = ANY ($12))
+     WHERE (digest, run) NOT IN (SELECT digest, run FROM {schema}.event_deaths WHERE digest = ANY ($18))
 ), origins AS (
     INSERT INTO {schema}.event_origins (id, connector, source_object, path, topic, log_partition)
     SELECT id, connector, source_object, path, $1, $2

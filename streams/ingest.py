@@ -45,7 +45,7 @@ from schemas.identity import foreign_id
 from schemas.letter import DeadLetter, Stage, letter_id, payload
 from schemas.metric import Meter
 from schemas.topic import LETTER_MAX_BYTES
-from sinks.base import EXTERNAL_RUN, Applied, Dead, Place, Record, Sink
+from sinks.base import EXTERNAL_RUN, Applied, Dead, Place, Preparation, Record, Sink
 from streams.backoff import Backoff
 from streams.breaker import Breaker
 from streams.slice import Slice
@@ -53,6 +53,7 @@ from streams.slice import Slice
 log = logging.getLogger(__name__)
 
 UNCLEAR_TRIES = 5  # an unclassified error is tried so often before its records are taken apart
+PIECE_EVENTS = 200  # about 2 ms of decoding, hashing and encoding (docs/decisions/010)
 _LETTER_ROOM = LETTER_MAX_BYTES - 65_536  # record overhead, and the letter's own headers
 
 
@@ -87,7 +88,7 @@ class Poison:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A decoded slice. `items` are in offset order."""
+    """A decoded slice. `items` are in offset order; without poison they are ready for the sink."""
 
     place: Place
     items: Sequence[Record | Poison]
@@ -111,17 +112,29 @@ class Ingest:
         default_factory=Counter
     )  # grows with every transaction and letter, also within a slice
     _breakers: dict[Place, Breaker] = field(default_factory=dict)
+    _turns: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def prepare(self, batch: Slice) -> Prepared:
-        """Decode every record of the slice. CPU only; never raises for what the bytes hold."""
-        items = [_decoded(raw) for raw in batch.records]
-        return Prepared(
-            Place(batch.topic, batch.partition),
-            items,
-            batch.records,
-            batch.next_offset,
-            poisoned=Poison in set(map(type, items)),
-        )
+        """
+        Decode every record of the slice, and make those ready for the sink.
+
+        CPU only; never raises for what the bytes hold.
+        """
+        pieces = _Pieces(batch, self.sink.preparation())
+        while pieces.some_more():
+            pass
+        return pieces.prepared()
+
+    async def prepare_in_turns(self, batch: Slice) -> Prepared:
+        """
+        The same, with turns of the event loop between pieces of the work: what PostgreSQL answers to other partitions
+        waits for a piece, and not for a slice. One slice at a time, so that they are ready one after the other.
+        """
+        async with self._turns:
+            pieces = _Pieces(batch, self.sink.preparation())
+            while pieces.some_more():  # noqa: ASYNC110  it waits for nothing
+                await asyncio.sleep(0)
+            return pieces.prepared()
 
     async def apply(self, prepared: Prepared) -> Applied:
         """
@@ -184,6 +197,37 @@ class Ingest:
             self.meter.observe(metric.END_TO_END_SECONDS, max(0.0, age_s), topic=topic)
 
 
+class _Pieces:
+    """One slice on its way from bytes to columns."""
+
+    def __init__(self, batch: Slice, preparation: Preparation) -> None:
+        self._batch = batch
+        self._preparation = preparation
+        self._items: list[Record | Poison] = []
+        self._poisoned = False
+
+    def some_more(self) -> bool:
+        """Do a piece of the work; False if it was the last."""
+        raw, done = self._batch.records, len(self._items)
+        piece = [_decoded(each) for each in raw[done : done + PIECE_EVENTS]]
+        self._items += piece
+        self._poisoned = self._poisoned or Poison in set(map(type, piece))
+        if not self._poisoned:  # else it is taken apart, and what each transaction takes is known only then
+            self._preparation.add(piece)  # type: ignore[arg-type]  # no poison among them
+            self._preparation.encode()
+        return len(self._items) < len(raw)
+
+    def prepared(self) -> Prepared:
+        batch = self._batch
+        return Prepared(
+            Place(batch.topic, batch.partition),
+            self._items if self._poisoned else self._preparation.ready(),
+            batch.records,
+            batch.next_offset,
+            poisoned=self._poisoned,
+        )
+
+
 class _Application:
     """One slice on its way: what was done so far, and the rules for what comes next."""
 
@@ -208,7 +252,7 @@ class _Application:
                     self.breaker.died(time.monotonic())
                 else:
                     self.breaker.passed()
-        await self._segment(items[start:], self.prepared.next_offset)
+        await self._segment(items[start:] if start else items, self.prepared.next_offset)
 
     async def _segment(self, items: Sequence[Record | Poison], next_offset: int) -> None:
         poison = [item for item in items if isinstance(item, Poison)] if self.prepared.poisoned else []

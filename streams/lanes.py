@@ -66,10 +66,13 @@ class Lanes(Generic[Prepared]):
     """
     All the lanes of one process.
 
-    `prepare` is plain CPU work on the event loop; that of a slice runs while `apply` of the slice before it awaits.
+    `prepare` is CPU work on the event loop, with turns for others in between if it takes long; that of a slice runs
+    while `apply` of the slice before it awaits.
     """
 
-    def __init__(self, prepare: Callable[[Slice], Prepared], apply: Callable[[Prepared], Awaitable[object]]) -> None:
+    def __init__(
+        self, prepare: Callable[[Slice], Awaitable[Prepared]], apply: Callable[[Prepared], Awaitable[object]]
+    ) -> None:
         self._prepare = prepare
         self._apply = apply
         self._lanes: dict[Key, _Lane[Prepared]] = {}
@@ -148,7 +151,7 @@ class _Lane(Generic[Prepared]):
 
     def __init__(
         self,
-        prepare: Callable[[Slice], Prepared],
+        prepare: Callable[[Slice], Awaitable[Prepared]],
         apply: Callable[[Prepared], Awaitable[object]],
         fail: Callable[[BaseException], None],
         *,
@@ -196,7 +199,7 @@ class _Lane(Generic[Prepared]):
         while True:
             await self._ahead.acquire()
             work = await self._submitted.get()
-            self._prepared.put_nowait((work, self._prepare(work.event.value)))
+            self._prepared.put_nowait((work, await self._prepare(work.event.value)))
 
     async def _apply_all(self) -> None:
         if self._after is not None:
@@ -231,5 +234,5 @@ class _Lane(Generic[Prepared]):
                 self._fail(exc)
 
 
-def _as_it_is(whole: Slice) -> Slice:
+async def _as_it_is(whole: Slice) -> Slice:
     return whole

@@ -19,7 +19,7 @@ from streams.transport import SinkOffsets
 
 def register(app: faust.App, topics: Topics, ingest: Ingest, *, sink_offsets: SinkOffsets) -> Lanes[Prepared]:
     """Add the agent to the app; consumption never starts after what the sink holds."""
-    lanes = Lanes(ingest.prepare, ingest.apply)
+    lanes = Lanes(ingest.prepare_in_turns, ingest.apply)
     source = slices_of(app, topics.events.name, lanes=lanes, sink_offsets=sink_offsets)
 
     @app.agent(source, name="payments", concurrency=1)

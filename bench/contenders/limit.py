@@ -1,4 +1,8 @@
-"""The limit: the sink's own statement, fed from memory, on some connections. Decoded and prepared before it begins."""
+"""
+The limit: the sink's own statement, fed from memory, on some connections.
+
+Decoded, checked and hashed before it begins; rows become PostgreSQL's arrays as they are sent, as in any client.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +16,10 @@ from bench.flat import run
 from bench.history import messages
 from connectors.ports import Message
 from sinks.base import Place
+from sinks.memory import MemorySink
 from sinks.postgres import PostgresSink
-from streams.ingest import Ingest, Poison
+from sinks.prepared import Preparation
+from streams.ingest import Ingest
 from streams.partition import partition_of
 from streams.slice import Slice
 
@@ -28,7 +34,7 @@ async def main(order: Order) -> None:
         lanes[partition_of(message.key, order.connections)].append(message)
     prepared = [
         [
-            (start + len(lane[start : start + SLICE]), sink.prepare(_decoded(lane[start : start + SLICE], start)))
+            (start + len(lane[start : start + SLICE]), _prepared(lane[start : start + SLICE], start))
             for start in range(0, len(lane), SLICE)
         ]
         for lane in lanes
@@ -38,20 +44,22 @@ async def main(order: Order) -> None:
 
     async def drain(partition: int) -> None:
         for next_offset, each in prepared[partition]:
-            await sink.apply_prepared(Place(order.topic, partition), each, next_offset=next_offset)
+            await sink.apply(Place(order.topic, partition), each.ready(), next_offset=next_offset)
 
     await asyncio.gather(*(drain(partition) for partition in range(order.connections)))
     await asyncio.Event().wait()
 
 
-def _decoded(part: list[Message], start: int) -> list:  # type: ignore[type-arg]
+def _prepared(part: list[Message], start: int) -> Preparation:
     raw = [
         ConsumerRecord("t", 0, start + index, 0, 0, each.key, each.value, None, 0, 0, tuple(each.headers))
         for index, each in enumerate(part)
     ]
-    items = Ingest(None, None, None).prepare(Slice.of("t", 0, raw)).items  # type: ignore[arg-type]
-    assert not any(isinstance(item, Poison) for item in items)
-    return list(items)
+    decoded = Ingest(MemorySink(), None, None).prepare(Slice.of("t", 0, raw))  # type: ignore[arg-type]  # not asked
+    assert not decoded.poisoned
+    preparation = Preparation()
+    preparation.add(decoded.items)  # type: ignore[arg-type]  # no poison among them
+    return preparation
 
 
 if __name__ == "__main__":

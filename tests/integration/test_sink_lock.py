@@ -43,7 +43,7 @@ class LockInsideTheStatement(WithoutSecondLook):
     def mutate(self) -> None:
         key = partition_lock(self.schema, PLACE)
         inside = self._sql["apply_records"].replace(
-            "FROM unnest($11", f"FROM (SELECT pg_advisory_xact_lock({key}) OFFSET 0) AS lock, unnest($11"
+            "FROM unnest($16", f"FROM (SELECT pg_advisory_xact_lock({key}) OFFSET 0) AS lock, unnest($16"
         )
         assert inside != self._sql["apply_records"]
         self._sql = {

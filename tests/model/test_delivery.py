@@ -34,7 +34,7 @@ from schemas.codec import HEADER_EVENT, HEADER_RUN, decode_payment_event, encode
 from schemas.identity import digest_sum, event_digest
 from schemas.letter import DeadLetter
 from schemas.metric import NullMeter
-from sinks.base import Applied, Dead, Place, Record
+from sinks.base import Applied, Dead, Place, Preparation, Record
 from sinks.fold import PaymentState, event_row, fold
 from sinks.hash import TableHash, table_hash
 from sinks.ledger import verify
@@ -84,6 +84,9 @@ class Dying:
     def __init__(self, harness: Harness) -> None:
         self._sink = harness.sink
         self.dies: str = ""
+
+    def preparation(self) -> Preparation:
+        return self._sink.preparation()
 
     async def apply(
         self, place: Place, records: Sequence[Record], dead: Sequence[Dead] = (), *, next_offset: int | None

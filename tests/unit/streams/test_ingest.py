@@ -17,8 +17,8 @@ from schemas.identity import foreign_id
 from schemas.letter import DeadLetter
 from schemas.metric import Metric, NullMeter
 from schemas.payment import PaymentPayload, PaymentType, Status
-from sinks.base import EXTERNAL_RUN, Applied, Dead, Place, Record
-from streams.ingest import Hold, Ingest
+from sinks.base import EXTERNAL_RUN, Applied, AsTheyAre, Dead, Place, Preparation, Record
+from streams.ingest import PIECE_EVENTS, Hold, Ingest, Poison
 from streams.slice import Slice
 from tillstream.embedded.process import holds
 
@@ -37,6 +37,9 @@ class RecordingSink:
         self.next_offset = 0
         self.calls = 0
         self.counted: set[tuple[UUID, str]] = set()
+
+    def preparation(self) -> Preparation:
+        return AsTheyAre()
 
     async def apply(
         self, place: Place, records: Sequence[Record], dead: Sequence[Dead] = (), *, next_offset: int | None
@@ -142,6 +145,25 @@ async def test_a_good_slice_is_one_transaction() -> None:
 
     assert total == Applied(applied=500)
     assert (sink.calls, sink.next_offset) == (1, 500)
+
+
+async def test_preparing_in_turns_gives_the_same_and_lets_others_run_between() -> None:
+    ingest = core(RecordingSink(), LetterPile())
+    records = [good(n) for n in range(2 * PIECE_EVENTS)] + [raw(2 * PIECE_EVENTS, b"garbage", b"k")]
+    turns = []
+
+    preparing = [asyncio.create_task(ingest.prepare_in_turns(sliced(part))) for part in (records[:-1], records)]
+    while not preparing[1].done():
+        turns.append(preparing[0].done())
+        await asyncio.sleep(0)
+
+    assert turns.count(False) >= 2
+    assert turns.count(True) >= 3
+    clean, poisoned = [await each for each in preparing]
+    assert list(clean.items) == list(ingest.prepare(sliced(records[:-1])).items)
+    assert (clean.poisoned, poisoned.poisoned) == (False, True)
+    assert [item.offset for item in poisoned.items] == [each.offset for each in records]
+    assert [type(item) for item in poisoned.items[-2:]] == [Record, Poison]
 
 
 async def test_ids_come_from_the_headers_where_they_are_there() -> None:

@@ -39,7 +39,7 @@ class Hands:
         self.story: list[str] = []
         self._gates: dict[int, asyncio.Event] = {}
 
-    def prepare(self, whole: Slice) -> Slice:
+    async def prepare(self, whole: Slice) -> Slice:
         self.story.append(f"prepare {whole.first_offset}")
         return whole
 
@@ -143,7 +143,7 @@ async def test_exception_out_of_a_handler_fails_everything_and_no_slice_is_done_
     hands = Hands()
     bug = RuntimeError("a bug")
 
-    def prepare(whole: Slice) -> Slice:
+    async def prepare(whole: Slice) -> Slice:
         if stage == "prepare" and whole.first_offset == 1:
             raise bug
         return whole
