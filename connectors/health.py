@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from connectors.source import Skipped
+from connectors.source import Progress, Skipped
 from schemas import metric
 from schemas.errors import TillError
 from schemas.metric import Meter
@@ -29,7 +29,11 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """A connector's health as its runner sees it. `skipped` counts what the last listing could not use, by reason."""
+    """
+    A connector's health as its runner sees it. `skipped` counts what the last listing could not use, by reason.
+
+    `progress` is what the source is at that takes long, such as downloads.
+    """
 
     state: State
     problems: tuple[str, ...]
@@ -38,6 +42,7 @@ class Status:
     open_runs: int
     pending: int
     skipped: Mapping[str, int]
+    progress: tuple[Progress, ...] = ()
 
 
 class Health:

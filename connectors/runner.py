@@ -24,10 +24,10 @@ from connectors.known import Known, last_runs
 from connectors.log import bound, extra
 from connectors.ports import Ports
 from connectors.run import IN_DOUBT, STOPPED, Run, RunBook, RunReporter
-from connectors.source import Skipped, Source, Task
+from connectors.source import FinishingSource, ProgressingSource, Skipped, Source, Task
 from connectors.spec import ConnectorConfig, SourceSpec
 from connectors.task import Queue, TaskStatus, TaskView, Work
-from connectors.wait import END, Backoff, Guard, Stopped, close_iterator, pause
+from connectors.wait import END, Backoff, Guard, Stopped, abandon, close_iterator, pause
 from schemas import identity, metric
 from schemas.checkpoint import Checkpoint
 from schemas.errors import Disposition, TillError
@@ -129,6 +129,7 @@ class Runner:
             open_runs=len(self._runs),
             pending=len(self._queue),
             skipped=self._health.skipped,
+            progress=tuple(self._source.progress) if isinstance(self._source, ProgressingSource) else (),
         )
 
     # The loop.
@@ -331,6 +332,7 @@ class Runner:
                 await self._wait_for_next_attempt(work, failures, exc)
             else:
                 self._terminated(work)
+                await self._finish(work.task)
                 return
 
     async def _wait_for_next_attempt(self, work: Work, failures: int, exc: TillError) -> None:
@@ -345,6 +347,20 @@ class Runner:
             await self._queue.come_back(work.order)
         if self._stop.is_set():
             raise Stopped
+
+    async def _finish(self, task: Task) -> None:
+        """Let the source do what it does once an object is done with, within `deadline_s` and until a stop."""
+        if not isinstance(self._source, FinishingSource) or task.recurring:
+            return
+        finishing = asyncio.ensure_future(self._source.finish(task))
+        timer = asyncio.ensure_future(self._clock.sleep(self._config.deadline_s))
+        stopping = asyncio.ensure_future(self._stop.wait())
+        try:
+            await asyncio.wait({finishing, timer, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            timer.cancel()
+            stopping.cancel()
+            await abandon(finishing)
 
     def _terminated(self, work: Work) -> None:
         self._health.works(work.task.key)

@@ -133,6 +133,8 @@ class CheckStep:
     duration_s: float
     detail: str = ""
     hint: str = ""
+    # names of what the source holds, such as files, as far as the step met them
+    found: tuple[str, ...] = ()
 
 
 class Source(Protocol):
@@ -203,4 +205,36 @@ class RequestedSource(Source, Protocol):
         `source_object` and positions are those that `tasks` would give the same records: their event ids are the same.
         With `force` the runner reads every task that comes, from its beginning, done or not.
         """
+        ...
+
+
+@runtime_checkable
+class FinishingSource(Source, Protocol):
+    """A source that has something left to do once an object is done with, such as moving a file away."""
+
+    async def finish(self, task: Task) -> None:
+        """
+        The task's last checkpoint is durable; nothing of it is read again unless an operator asks for it.
+
+        This is not called again after a crash, so `tasks` must make up for what was left undone. Raises nothing.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Something slow that a source is at, such as a download."""
+
+    descriptor: str
+    done_bytes: int
+    size_bytes: int
+
+
+@runtime_checkable
+class ProgressingSource(Source, Protocol):
+    """A source that can tell how far it is with what takes long."""
+
+    @property
+    def progress(self) -> Sequence[Progress]:
+        """What is under way now."""
         ...
