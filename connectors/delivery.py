@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from connectors.envelope import Connector, Envelope, Prepared
 from connectors.ports import Ports
 from connectors.run import Run
-from connectors.source import WHOLE_OBJECT, Batch, Rejection, Source, SourceRecord
+from connectors.source import WHOLE_OBJECT, Batch, CheckpointedSource, Rejection, Source, SourceRecord
 from connectors.spec import ConnectorConfig, FilterTestIds
 from connectors.task import Work
 from connectors.wait import END, Guard, Stopped, abandon, close_iterator
@@ -81,6 +81,7 @@ class Delivery:
         self._envelope = Envelope(connector, run.id, work.task, work.revision_at)
         self._saved_at = ports.clock.monotonic()
         self._unsaved = False
+        self._listener = source if isinstance(source, CheckpointedSource) else None
 
     async def attempt(self) -> None:
         """
@@ -213,9 +214,12 @@ class Delivery:
 
     async def _save(self) -> None:
         failpoint("before_checkpoint")
+        cursor = self._work.cursor
         await self._out.checkpoints.save(self._checkpoint())
         self._saved_at = self._out.clock.monotonic()
         self._unsaved = False
+        if self._listener is not None and cursor is not None:
+            self._listener.checkpointed(self._work.task, cursor)
 
     async def _save_at_stop(self) -> None:
         if not self._unsaved:

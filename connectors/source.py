@@ -238,3 +238,17 @@ class ProgressingSource(Source, Protocol):
     def progress(self) -> Sequence[Progress]:
         """What is under way now."""
         ...
+
+
+@runtime_checkable
+class CheckpointedSource(Source, Protocol):
+    """A source that lets go of something step by step, such as the log of changes that a replication slot holds."""
+
+    def checkpointed(self, task: Task, cursor: Cursor) -> None:
+        """
+        A checkpoint of the task with this cursor is durable; the task is not read from before it any more.
+
+        Called often, and while `read` waits to go on: it notes it, does no I/O and raises nothing. What it notes it
+        acts upon in `read`. Not called for checkpoints of an earlier life: the first cursor that `read` gets is one.
+        """
+        ...
