@@ -30,8 +30,7 @@ from connectors.files.rows import KEPT_HEAD, Parsed, Parser
 from connectors.files.text import Encoding
 from connectors.files.thread import Threads
 from connectors.log import extra
-from connectors.mapping import RecordConfig
-from connectors.record import RecordReader
+from connectors.mapping import RecordConfig, RecordMapper
 from connectors.source import WHOLE_OBJECT, Batch, CheckStep, Cursor, Rejection, Skipped, Task
 from connectors.spec import SourceSpec
 from schemas.errors import RecordRejected, SourceChanged, TillError
@@ -130,7 +129,7 @@ class DirectorySource:
                 async for parsed in self._parsed(file, task, since if since and "offset" in since else None):
                     if last.read:
                         yield last
-                    last = Batch(parsed.records, parsed.rejections, {**parsed.place, **here})
+                    last = Batch(parsed.records, parsed.rejections, {**parsed.place, **here}, parsed.filtered)
             except RecordRejected as exc:
                 if last.read:
                     yield last
@@ -146,7 +145,7 @@ class DirectorySource:
         self._threads.close()
 
     async def _parsed(self, file: Content, task: Task, place: Cursor | None) -> AsyncIterator[Parsed]:
-        parser = self._parser(task.context.name, place)
+        parser = self._parser(task, place)
         offset = parser.offset
         digest = hashlib.sha256() if offset == 0 else None
         final = False
@@ -165,15 +164,15 @@ class DirectorySource:
         path = printable(f"{self._config.directory.rstrip('/')}/{found.entry.name}")[-MAX_PATH:]
         return Task(found.shown, found.sha256, found.sha256, path, context=found.ref)
 
-    def _parser(self, name: str, place: Cursor | None) -> Parser:
-        reader, encoding = RecordReader(self._config.rules), self._config.encoding
-        match Format(place["format"]) if place else self._format(name):
+    def _parser(self, task: Task, place: Cursor | None) -> Parser:
+        mapper, encoding = RecordMapper(self._config.rules, source_object=task.source_object), self._config.encoding
+        match Format(place["format"]) if place else self._format(task.context.name):
             case Format.JSON:
-                return JsonParser(reader, encoding, place)
+                return JsonParser(mapper, encoding, place)
             case Format.JSONL:
-                return JsonLinesParser(reader, encoding, place)
+                return JsonLinesParser(mapper, encoding, place)
             case _:
-                return DelimitedParser(reader, encoding, place, delimiter=self._config.delimiter or None)
+                return DelimitedParser(mapper, encoding, place, delimiter=self._config.delimiter or None)
 
     def _format(self, name: str) -> Format | None:
         if self._config.format is not Format.AUTO:

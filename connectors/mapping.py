@@ -28,6 +28,7 @@ from connectors.record import (
     RFC_3339,
     UNIX_UNITS,
     AmountUnit,
+    LeftOut,
     PaymentFacts,
     RawPolicy,
     RecordReader,
@@ -49,6 +50,9 @@ _HEADER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", re.ASCII)
 _REFERENCE, _STATUS, _RAW = FIELDS.index("reference"), FIELDS.index("status"), FIELDS.index("raw")
 _PARENT = FIELDS.index("parent_reference")
 POSITION = "position"
+
+# a row, its position, its line → what it becomes
+ReadRow = Callable[[Sequence[str], str, int | None], SourceRecord | None]
 
 
 def _is_column(value: str) -> str:
@@ -181,7 +185,7 @@ class RecordConfig(ConnectorConfig):
 
     @property
     def rules(self) -> RecordRules:
-        """How values are understood."""
+        """How records are understood."""
         constants = {"type": self.type or "", "asset": self.asset, "scheme": self.scheme}
         return RecordRules(
             amount_unit=self.amount_unit,
@@ -193,6 +197,11 @@ class RecordConfig(ConnectorConfig):
             status_map={squeezed(word): status for word, status in self.status_map.items()},
             type_map={squeezed(word): type_ for word, type_ in self.type_map.items()},
             date_format=self.date_format,
+            paths={ours: theirs for ours, theirs in self.columns.items() if is_path(theirs)},
+            headers=self.headers,
+            left_out=[LeftOut(each.column, frozenset(each.equals), each.prefix) for each in self.leave_out],
+            updated_at=self.updated_at,
+            identity=None if self.identity == POSITION else self.identity,
         )
 
 
@@ -203,23 +212,23 @@ class RecordMapper:
     `source_object` is the task's, and a part of references that are made from positions.
     """
 
-    def __init__(self, config: RecordConfig, *, source_object: str = "") -> None:
-        self._config = config
+    def __init__(self, rules: RecordRules, *, source_object: str = "") -> None:
+        self._rules = rules
         self._source_object = source_object
-        self._reader = RecordReader(config.rules)
-        self._paths = [
-            (FIELDS.index(ours), _getter(column)) for ours, column in config.columns.items() if is_path(column)
-        ]
-        self._headers = [(name, _getter(column)) for name, column in config.headers.items()]
-        self._left_out = [(_getter(rule.column), frozenset(rule.equals), rule.prefix) for rule in config.leave_out]
-        self._updated_at = _getter(config.updated_at) if config.updated_at else None
-        self._identity = [] if config.identity == POSITION else [(each, _getter(each)) for each in config.identity]
-        self._is_plain = not (self._paths or self._headers or self._left_out or self._updated_at or config.identity)
+        self._reader = RecordReader(rules)
+        self._keeps_record = rules.raw is RawPolicy.RECORD
+        self._paths = [(FIELDS.index(ours), _getter(path)) for ours, path in rules.paths.items()]
+        self._headers = [(name, _getter(column)) for name, column in rules.headers.items()]
+        self._left_out = [(_getter(rule.column), rule.equals, rule.prefix) for rule in rules.left_out]
+        self._updated_at = _getter(rules.updated_at) if rules.updated_at else None
+        self._identity = [_getter(column) for column in rules.identity or ()]
+        self._identifies = rules.identity is None or bool(rules.identity)
+        self._is_plain = not (self._paths or self._headers or self._left_out or self._updated_at or self._identifies)
 
     @property
     def keeps_record(self) -> bool:
         """Whether the whole record is wanted as `raw`."""
-        return self._reader.keeps_record
+        return self._keeps_record
 
     def of_object(
         self,
@@ -227,31 +236,28 @@ class RecordMapper:
         *,
         position: str,
         line: int | None = None,
-        text: Callable[[], str] | None = None,
+        text: str | None = None,
         raw_text: Callable[[], str | None] | None = None,
     ) -> SourceRecord | None:
         """
         What a JSON object becomes; None where a rule leaves it out.
 
-        `text` gives the object's own text, and `raw_text` that of its field `raw`, where they are at hand; otherwise
-        they are spelled anew.
+        `text` is the object's own, and `raw_text` gives that of its field `raw`, where they are at hand; otherwise they
+        are spelled anew.
 
         Raises:
             RecordRejected: with the record's reason.
         """
         if self._is_plain:
             facts = self._reader.of_object(record, raw_text or (lambda: spell(self._raw(record))))
-            if self.keeps_record:
-                facts = with_raw(facts, text() if text else spell(record))
-            return SourceRecord(position, facts, line)
-        if self._leaves_out(record):
+            found = SourceRecord(position, facts, line)
+        elif self._leaves_out(record):
             return None
-        facts = self._facts(record, position, raw_text)
-        if self.keeps_record:
-            facts = with_raw(facts, text() if text else spell(record))
-        return SourceRecord(position, facts, line, self._headers_of(record), self._revision_of(record))
+        else:
+            found = self._read(record, position, line, raw_text)
+        return with_raw(found, spell(record) if text is None else text) if self._keeps_record else found
 
-    def row_reader(self, header: Sequence[str]) -> Callable[[Sequence[str], str, int | None], SourceRecord | None]:
+    def row_reader(self, header: Sequence[str]) -> ReadRow:
         """
         A function from a row, as long as `header`, its position and its line to what it becomes.
 
@@ -261,42 +267,51 @@ class RecordMapper:
             RecordRejected: `duplicate_column`, `missing_column`. The function: RecordRejected, with the row's reason.
         """
         if self._is_plain:
-            facts_of = self._reader.row_reader(header)
-            return lambda row, position, line: SourceRecord(position, facts_of(row), line)
+            return self._plain_row_reader(header)
         self._check_header(header)
 
         def read(row: Sequence[str], position: str, line: int | None) -> SourceRecord | None:
             record = dict(zip(header, row, strict=True))
-            if self._leaves_out(record):
-                return None
-            facts = self._facts(record, position, None)
-            return SourceRecord(position, facts, line, self._headers_of(record), self._revision_of(record))
+            return None if self._leaves_out(record) else self._read(record, position, line, None)
 
         return read
 
+    def _plain_row_reader(self, header: Sequence[str]) -> ReadRow:
+        """Every row of every file passes here, so no call is made that can be spared."""
+        (pick, beside), facts = self._reader.row_pick(header), self._reader.facts
+        if len(beside) == 1:
+            return lambda row, position, line: SourceRecord(position, facts(pick((*row, ""))), line)
+        return lambda row, position, line: SourceRecord(position, facts(pick((*row, *beside))), line)
+
     def _check_header(self, header: Sequence[str]) -> None:
         places = self._reader.places(header)
-        absent = [
-            name
-            for name in missing(places)
-            if name not in self._config.columns or not is_path(self._config.columns[name])
-        ]
-        if self._config.identity and places[_PARENT] is not None:
+        absent = [name for name in missing(places) if name not in self._rules.paths]
+        if self._identifies and places[_PARENT] is not None:
             absent = [name for name in absent if name != "reference"]
         if absent:
             raise RecordRejected("missing_column", f"the header has no {', '.join(absent)}")
 
-    def _facts(
-        self, record: Mapping[str, object], position: str, raw_text: Callable[[], str | None] | None
-    ) -> PaymentFacts:
+    def raw_key(self, shape: tuple[str, ...]) -> str:
+        """The name under which objects of this shape have their raw text."""
+        return self._reader.raw_key(shape)
+
+    def _read(
+        self,
+        record: Mapping[str, object],
+        position: str,
+        line: int | None,
+        raw_text: Callable[[], str | None] | None,
+    ) -> SourceRecord:
         fields = list(self._reader.fields(record))
         for index, value_of in self._paths:
             fields[index] = value_of(record)
         if fields[_RAW] is not None and not isinstance(fields[_RAW], str):
-            fields[_RAW] = spell(fields[_RAW]) if raw_text is None else raw_text()
-        if self._config.identity and self._reader.status(fields[_STATUS]) in DELTAS:
+            is_own = raw_text is not None and "raw" not in self._rules.paths
+            fields[_RAW] = raw_text() if raw_text is not None and is_own else spell(fields[_RAW])
+        if self._identifies and self._reader.status(fields[_STATUS]) in DELTAS:
             self._identify(fields, record, position)
-        return self._reader.facts(fields)
+        facts = self._reader.facts(fields)
+        return SourceRecord(position, facts, line, self._headers_of(record), self._revision_of(record))
 
     def _identify(self, fields: list[object], record: Mapping[str, object], position: str) -> None:
         """Give a delta without a reference of its own one that follows from what it says, or where it stands."""
@@ -304,13 +319,9 @@ class RecordMapper:
         if not _is_absent(parent) and not _is_absent(reference) and reference != parent:
             return
         fields[_PARENT] = reference if _is_absent(parent) else parent
-        if self._config.identity == POSITION:
-            parts = [self._source_object, position]
-        else:
-            parts = [_text(value_of(record)) for _, value_of in self._identity]
-            if not any(parts):
-                names = ", ".join(column for column, _ in self._identity)
-                raise RecordRejected("missing_reference", f"the record has nothing under {names}")
+        parts = [_text(value_of(record)) for value_of in self._identity] or [self._source_object, position]
+        if not any(parts):
+            raise RecordRejected("missing_reference", f"there is nothing under {', '.join(self._rules.identity or ())}")
         told = spell([_text(fields[_PARENT]), _text(fields[_STATUS]), *parts])
         fields[_REFERENCE] = f"~{hashlib.sha256(told.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}"
 
@@ -404,7 +415,7 @@ def by_effective_at(facts: PaymentFacts) -> Revision | None:
     return None if facts.effective_at is None else Revision(facts.effective_at)
 
 
-def with_raw(facts: PaymentFacts, text: str) -> PaymentFacts:
+def with_raw(record: SourceRecord, text: str) -> SourceRecord:
     """
     The same with the whole record as its raw text.
 
@@ -413,7 +424,7 @@ def with_raw(facts: PaymentFacts, text: str) -> PaymentFacts:
     """
     if len(text) > MAX_RAW:
         raise RecordRejected("raw_too_large", f"the record has {len(text)} characters, at most {MAX_RAW} fit an event")
-    return facts._replace(raw=text)
+    return record._replace(payment=record.payment._replace(raw=text))
 
 
 def _getter(column: str) -> Callable[[Mapping[str, object]], object]:
@@ -459,6 +470,7 @@ __all__ = [
     "BatchBuilder",
     "Column",
     "LeaveOut",
+    "ReadRow",
     "RecordConfig",
     "RecordMapper",
     "by_effective_at",

@@ -146,13 +146,24 @@ _RAW = FIELDS.index("raw")
 _SPELLED = {name.replace("_", ""): index for index, name in enumerate(FIELDS)}
 
 
+class LeftOut(NamedTuple):
+    """Records whose column has one of these values, or one that begins so, are left out."""
+
+    column: str
+    equals: frozenset[str]
+    prefix: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class RecordRules:
     """
-    How the values of a connector's records are to be understood.
+    How a connector's records are to be understood.
 
-    `columns` renames: our field → the source's own name, or nothing where the source has no such field. `constants`
-    stand for fields that the source does not spell. The maps are from the source's words, as `squeezed` spells them.
+    `columns` renames: our field → the source's own name, or nothing where the source has no such field; `paths` do it
+    for fields that stand deeper. `constants` stand for fields that the source does not spell. The maps are from the
+    source's words, as `squeezed` spells them.
+
+    What follows `date_format` is about records, not values, and `mapping.RecordMapper`'s: a `RecordReader` ignores it.
     """
 
     amount_unit: AmountUnit = AmountUnit.MINOR
@@ -164,6 +175,12 @@ class RecordRules:
     status_map: Mapping[str, Status] = field(default_factory=dict)
     type_map: Mapping[str, PaymentType] = field(default_factory=dict)
     date_format: str = RFC_3339
+    paths: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    left_out: Sequence[LeftOut] = ()
+    updated_at: str = ""
+    # columns, or None: the position
+    identity: Sequence[str] | None = ()
 
 
 def resolve(names: Sequence[str], columns: Mapping[str, str]) -> list[int | None]:
@@ -196,6 +213,10 @@ def missing(places: Sequence[int | None]) -> list[str]:
     return absent
 
 
+# takes the values of `FIELDS` out of a record's
+Pick = Callable[[Sequence[object]], Sequence[object]]
+
+
 class RecordReader:
     """Turns rows of texts, or JSON objects, into facts. One per task: it remembers spellings it has seen."""
 
@@ -205,7 +226,7 @@ class RecordReader:
         self._types: dict[object, PaymentType] = {}
         self._statuses: dict[object, Status] = {}
         self._assets: dict[object, str] = {}
-        self._shapes: dict[tuple[str, ...], itemgetter[tuple[object, ...]]] = {}
+        self._shapes: dict[tuple[str, ...], Pick] = {}
         self._major = rules.amount_unit is AmountUnit.MAJOR
         self.instant = self._reader_of_instants()
         # values beside the record's own, at places after them
@@ -229,18 +250,22 @@ class RecordReader:
         Raises:
             RecordRejected: `duplicate_column`, `missing_column`. The function: RecordRejected, with the row's reason.
         """
+        pick, beside = self.row_pick(header)
+        return lambda row: self.facts(pick((*row, *beside)))
+
+    def row_pick(self, header: Sequence[str]) -> tuple[Pick, tuple[str, ...]]:
+        """
+        What takes `FIELDS` out of a row that these other values were added to.
+
+        Raises:
+            RecordRejected: `duplicate_column`, `missing_column`.
+        """
         places = self.places(header)
         absent = missing(places)
         if absent:
             raise RecordRejected("missing_column", f"the header has no {', '.join(absent)}")
         blank = len(header)  # an empty cell is added to each row, and absent columns read it
-        pick = itemgetter(*(blank if place is None else place for place in places))
-        facts, beside = self.facts, ("", *self._constants)
-
-        def read(row: Sequence[str]) -> PaymentFacts:
-            return facts(pick((*row, *beside)))
-
-        return read
+        return itemgetter(*(blank if place is None else place for place in places)), ("", *self._constants)
 
     def of_object(self, record: Mapping[str, object], raw_text: Callable[[], str | None]) -> PaymentFacts:
         """
@@ -250,7 +275,9 @@ class RecordReader:
         Raises:
             RecordRejected: with the record's reason.
         """
-        fields = self.fields(record)
+        shape = tuple(record)
+        pick = self._shapes.get(shape) or self._pick(shape)
+        fields = pick((*record.values(), None, *self._constants))
         raw = fields[_RAW]
         if raw is not None and not isinstance(raw, str):
             fields = (*fields[:_RAW], raw_text())
@@ -263,14 +290,17 @@ class RecordReader:
         Raises:
             RecordRejected: `duplicate_column`.
         """
-        shape = tuple(record)
+        pick = self._pick(tuple(record))
+        return pick((*record.values(), None, *self._constants))
+
+    def _pick(self, shape: tuple[str, ...]) -> Pick:
+        """What takes `FIELDS` out of the values of such an object, an absence and the constants."""
         pick = self._shapes.get(shape)
         if pick is None:
             pick = itemgetter(*(len(shape) if place is None else place for place in self.places(shape)))
             if len(self._shapes) < _MOST_SHAPES:
                 self._shapes[shape] = pick
-        fields: Sequence[object] = pick((*record.values(), None, *self._constants))
-        return fields
+        return pick
 
     def places(self, names: Sequence[str]) -> list[int | None]:
         """

@@ -9,13 +9,14 @@ file's rest.
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from connectors.files.rows import MAX_RECORD, Parsed, Parser, with_raw
+from connectors.files.rows import MAX_RECORD, Parsed, Parser
 from connectors.files.text import Encoding
-from connectors.record import PaymentFacts, RecordReader, clean
+from connectors.mapping import ReadRow, RecordMapper, with_raw
+from connectors.record import clean
 from schemas.errors import RecordRejected
 
 DELIMITERS = (",", ";", "|", "\t", "~")  # what banks and gateways were seen to use
@@ -51,17 +52,17 @@ class DelimitedParser(Parser):
 
     def __init__(
         self,
-        reader: RecordReader,
+        mapper: RecordMapper,
         encoding: Encoding,
         place: Mapping[str, Any] | None = None,
         *,
         delimiter: str | None = None,
     ) -> None:
-        super().__init__(reader, encoding, place)
+        super().__init__(mapper, encoding, place)
         csv.field_size_limit(MAX_FIELD)  # one for the process; the default is 128 KiB
         self._delimiter = delimiter
         self._header: list[str] | None = None
-        self._read_row: Callable[[Sequence[str]], PaymentFacts]
+        self._read_row: ReadRow
         if place and place.get("header") is not None:
             self._take_header(list(place["header"]), place["delimiter"])
 
@@ -134,7 +135,7 @@ class DelimitedParser(Parser):
         They may be closed in the end, further away than a record is long; then the second value is true.
         """
         assert self._header is not None, "the header comes first"  # noqa: S101
-        width, read, plain = len(self._header), self._read_row, not (body.odd or self._reader.keeps_record)
+        width, read, plain = len(self._header), self._read_row, not (body.odd or self._mapper.keeps_record)
         reader = csv.reader(body.lines, delimiter=self._delimiter or ",", strict=True)
         done = first = 0
         while True:
@@ -143,7 +144,7 @@ class DelimitedParser(Parser):
                     end = reader.line_num
                     if plain and len(row) == width and end == first + 1:
                         try:
-                            self._accept(read(row), body.first_line + first)
+                            self._accept(read(row, f"row {self.row + 1}", body.first_line + first))
                         except RecordRejected as exc:
                             self._reject_lines(exc, body, first, end)
                     elif not self._row(row, body, first, end):
@@ -187,10 +188,10 @@ class DelimitedParser(Parser):
                 cut = body.ends_open and end == len(body.lines) and len(row) < len(self._header)
                 reason = "truncated" if cut else "ragged_row"
                 raise RecordRejected(reason, f"the row has {len(row)} fields, the header {len(self._header)}")
-            facts = self._read_row(row)
-            if self._reader.keeps_record:
-                facts = with_raw(facts, text.rstrip("\r\n"))
-            self._accept(facts, body.first_line + first)
+            record = self._read_row(row, f"row {self.row + 1}", body.first_line + first)
+            if record is not None and self._mapper.keeps_record:
+                record = with_raw(record, text.rstrip("\r\n"))
+            self._accept(record)
         except RecordRejected as exc:
             self._reject_lines(exc, body, first, end)
         return True
@@ -229,7 +230,7 @@ class DelimitedParser(Parser):
             raise RecordRejected("duplicate_column", f"the header names {doubled[:48]!r} twice")
         for name in header:
             clean(name)
-        self._read_row = self._reader.row_reader(header)
+        self._read_row = self._mapper.row_reader(header)
         self._header, self._delimiter = header, delimiter
 
 

@@ -14,9 +14,10 @@ from typing import Any, cast
 
 import orjson
 
-from connectors.files.rows import MAX_RECORD, Parsed, Parser, with_raw
+from connectors.files.rows import MAX_RECORD, Parsed, Parser
 from connectors.files.text import Encoding
-from connectors.record import NumberText, RecordReader, clean
+from connectors.mapping import RecordMapper
+from connectors.record import NumberText, clean
 from schemas.errors import RecordRejected
 
 MAX_DEPTH = 64  # brackets in brackets; payments need five
@@ -143,15 +144,21 @@ class _JsonParser(Parser):
                 if cut and exc.code == "malformed_json":
                     raise RecordRejected("truncated", f"the file ends inside a record: {exc}") from None
                 raise
-            facts = self._reader.of_object(record, lambda: self._raw_text(record, text))
-            self._accept(with_raw(facts, text) if self._reader.keeps_record else facts, line)
+            found = self._mapper.of_object(
+                record,
+                position=f"row {self.row + 1}",
+                line=line,
+                text=text,
+                raw_text=lambda: self._raw_text(record, text),
+            )
+            self._accept(found)
         except RecordRejected as exc:
             self._reject(exc.code, str(exc), self.codec.bytes_of(text), line)
             return False
         return True
 
     def _raw_text(self, record: Mapping[str, object], text: str) -> str | None:
-        return member_text(text, self._reader.raw_key(tuple(record)))
+        return member_text(text, self._mapper.raw_key(tuple(record)))
 
 
 class JsonLinesParser(_JsonParser):
@@ -190,8 +197,8 @@ class JsonParser(_JsonParser):
 
     format = "json"
 
-    def __init__(self, reader: RecordReader, encoding: Encoding, place: Mapping[str, Any] | None = None) -> None:
-        super().__init__(reader, encoding, place)
+    def __init__(self, mapper: RecordMapper, encoding: Encoding, place: Mapping[str, Any] | None = None) -> None:
+        super().__init__(mapper, encoding, place)
         self._mode: str = place["mode"] if place else "start"
 
     def place(self) -> dict[str, Any]:

@@ -13,10 +13,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from connectors.files.text import Codec, Encoding, detect
-from connectors.record import PaymentFacts, RecordReader
+from connectors.mapping import RecordMapper
 from connectors.source import Rejection, SourceRecord
-from schemas.errors import RecordRejected
-from schemas.payment import MAX_RAW
 
 BATCH_ROWS = 2_000  # enough to fill the producer's batches, few enough to keep the event loop free
 MAX_RECORD = 16 * 1_048_576  # characters; a field may have 10 MB, its record a little more
@@ -31,6 +29,7 @@ class Parsed(NamedTuple):
     records: list[SourceRecord]
     rejections: list[Rejection]
     place: dict[str, Any]  # the format's own, see `Parser.place`
+    filtered: int = 0
 
 
 class TooLarge:
@@ -62,8 +61,8 @@ class Parser(ABC):
 
     format: str
 
-    def __init__(self, reader: RecordReader, encoding: Encoding, place: Mapping[str, Any] | None = None) -> None:
-        self._reader = reader
+    def __init__(self, mapper: RecordMapper, encoding: Encoding, place: Mapping[str, Any] | None = None) -> None:
+        self._mapper = mapper
         self._encoding = encoding
         self._codec: Codec | None = None
         self._head = b""
@@ -73,6 +72,7 @@ class Parser(ABC):
         self._records: list[SourceRecord] = []
         self._rejections: list[Rejection] = []
         self._raw_bytes = 0
+        self._filtered = 0
         self.offset: int = place["offset"] if place else 0
         self.row: int = place["row"] if place else 0
         self.line: int = place["line"] if place else 1
@@ -110,7 +110,7 @@ class Parser(ABC):
         yield from self._consume(text, final=final)
         if dangling:
             self._reject("truncated", "the file ends in the middle of a character", dangling)
-        if self._records or self._rejections:
+        if self._records or self._rejections or self._filtered:
             yield self._flush()
 
     @abstractmethod
@@ -135,9 +135,13 @@ class Parser(ABC):
             whole = bytes(pending) + block
             return whole[:-1].decode(self.codec.name, "surrogatepass"), whole[-1:]
 
-    def _accept(self, facts: PaymentFacts, line: int) -> None:
+    def _accept(self, record: SourceRecord | None) -> None:
+        """A record, or nothing where a rule leaves it out; its position is `row` and its number, from 1."""
         self.row += 1
-        self._records.append(SourceRecord(f"row {self.row}", facts, line))
+        if record is None:
+            self._filtered += 1
+        else:
+            self._records.append(record)
 
     def _reject(self, reason: str, message: str, raw: bytes, line: int | None = None) -> None:
         self.row += 1
@@ -185,21 +189,12 @@ class Parser(ABC):
 
     @property
     def _is_full(self) -> bool:
-        return len(self._records) + len(self._rejections) >= BATCH_ROWS or self._raw_bytes > _BATCH_RAW_BYTES
+        return (
+            len(self._records) + len(self._rejections) + self._filtered >= BATCH_ROWS
+            or self._raw_bytes > _BATCH_RAW_BYTES
+        )
 
     def _flush(self) -> Parsed:
-        parsed = Parsed(self._records, self._rejections, self.place())
-        self._records, self._rejections, self._raw_bytes = [], [], 0
+        parsed = Parsed(self._records, self._rejections, self.place(), self._filtered)
+        self._records, self._rejections, self._raw_bytes, self._filtered = [], [], 0, 0
         return parsed
-
-
-def with_raw(facts: PaymentFacts, text: str) -> PaymentFacts:
-    """
-    The same with the whole record as its raw text.
-
-    Raises:
-        RecordRejected: `raw_too_large`.
-    """
-    if len(text) > MAX_RAW:
-        raise RecordRejected("raw_too_large", f"the record has {len(text)} characters, at most {MAX_RAW} fit an event")
-    return facts._replace(raw=text)

@@ -10,7 +10,8 @@ from connectors.files.delimited import DelimitedParser
 from connectors.files.objects import JsonLinesParser, JsonParser
 from connectors.files.rows import Parsed, Parser
 from connectors.files.text import Encoding
-from connectors.record import RecordReader, RecordRules
+from connectors.mapping import RecordMapper
+from connectors.record import RecordRules
 from connectors.source import Rejection, SourceRecord
 
 Make = Callable[[Mapping[str, Any] | None], Parser]
@@ -19,15 +20,15 @@ HEADER = b"reference,type,status,asset,initialAmount,note\n"
 
 
 def csv(*, rules: RecordRules | None = None, encoding: Encoding = Encoding.UTF_8, delimiter: str | None = None) -> Make:
-    return lambda place: DelimitedParser(RecordReader(rules or RecordRules()), encoding, place, delimiter=delimiter)
+    return lambda place: DelimitedParser(RecordMapper(rules or RecordRules()), encoding, place, delimiter=delimiter)
 
 
 def array(rules: RecordRules | None = None) -> Make:
-    return lambda place: JsonParser(RecordReader(rules or RecordRules()), Encoding.UTF_8, place)
+    return lambda place: JsonParser(RecordMapper(rules or RecordRules()), Encoding.UTF_8, place)
 
 
 def lines(rules: RecordRules | None = None) -> Make:
-    return lambda place: JsonLinesParser(RecordReader(rules or RecordRules()), Encoding.UTF_8, place)
+    return lambda place: JsonLinesParser(RecordMapper(rules or RecordRules()), Encoding.UTF_8, place)
 
 
 def parsed(make: Make, data: bytes, *, block: int = 1 << 20, place: Mapping[str, Any] | None = None) -> list[Parsed]:
