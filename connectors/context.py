@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import gettempdir
 from uuid import UUID
 
+from connectors.adapter import Adapters
 from connectors.network import Guard
 from connectors.ports import Clock
 from connectors.secret import GivenSecrets, Secrets
@@ -30,6 +31,7 @@ class SourceContext:
     meter: Meter = field(default_factory=NullMeter)
     staging: Path = field(default_factory=lambda: Path(gettempdir()) / "tillstream-staging")
     production: bool = False
+    adapters: Adapters = field(default_factory=Adapters)
 
     def guard(self, allow: Sequence[str]) -> Guard:
         """The way out of a connector that names these ranges as allowed."""

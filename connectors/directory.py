@@ -30,7 +30,7 @@ from connectors.files.rows import KEPT_HEAD, Parsed, Parser
 from connectors.files.text import Encoding
 from connectors.files.thread import Threads
 from connectors.log import extra
-from connectors.mapping import RecordConfig, RecordMapper
+from connectors.mapping import RecordConfig
 from connectors.source import WHOLE_OBJECT, Batch, CheckStep, Cursor, Rejection, Skipped, Task
 from connectors.spec import SourceSpec
 from schemas.errors import RecordRejected, SourceChanged, TillError
@@ -81,6 +81,7 @@ class DirectorySource:
 
     def __init__(self, config: DirectoryConfig, context: SourceContext) -> None:
         self._config = config
+        self._context = context
         self._threads = Threads(limit=2 * config.parallel + 2)
         self._folder = Folder(config.directory, rest_s=config.rest_s, clock=context.clock, threads=self._threads)
         self._matches = re.compile(fnmatch.translate(config.pattern)).match
@@ -165,7 +166,7 @@ class DirectorySource:
         return Task(found.shown, found.sha256, found.sha256, path, context=found.ref)
 
     def _parser(self, task: Task, place: Cursor | None) -> Parser:
-        mapper, encoding = RecordMapper(self._config.rules, source_object=task.source_object), self._config.encoding
+        mapper, encoding = self._config.mapper(self._context, task.source_object), self._config.encoding
         match Format(place["format"]) if place else self._format(task.context.name):
             case Format.JSON:
                 return JsonParser(mapper, encoding, place)

@@ -20,6 +20,8 @@ from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from connectors.adapter import NAME, Adapter, judged
+from connectors.context import SourceContext
 from connectors.json_path import JsonPath, is_path
 from connectors.record import (
     DELTAS,
@@ -122,6 +124,11 @@ class RecordConfig(ConnectorConfig):
     leave_out: tuple[LeaveOut, ...] = Field(
         (), description="Records that are none, such as totals: they count as filtered. A record is judged after that."
     )
+    adapter: str = Field(
+        "",
+        description="A Python class that reads the records instead, by the name that its package gave it, or as "
+        "`module:Class`. Of the options here `headers`, `leave_out`, `updated_at` and `raw` hold beside it.",
+    )
     raw: RawPolicy = Field(
         RawPolicy.FIELD, description="What to keep as raw text: the `field` raw, or the whole `record`."
     )
@@ -175,6 +182,13 @@ class RecordConfig(ConnectorConfig):
                 raise ValueError("a header has a name of letters, digits, `_`, `.` and `-`, and a column")
         return value
 
+    @field_validator("adapter")
+    @classmethod
+    def _is_a_name(cls, value: str) -> str:
+        if value and not NAME.fullmatch(value):
+            raise ValueError("an adapter is a name, or module:Class")
+        return value
+
     @model_validator(mode="after")
     def _constants_are_no_columns(self) -> RecordConfig:
         constants = {"type": self.type, "asset": self.asset, "scheme": self.scheme}
@@ -204,6 +218,16 @@ class RecordConfig(ConnectorConfig):
             identity=None if self.identity == POSITION else self.identity,
         )
 
+    def mapper(self, context: SourceContext, source_object: str) -> RecordMapper:
+        """
+        What reads the records of one task. `source_object` is the task's.
+
+        Raises:
+            SourceMisconfigured: pause; there is no such adapter, or it may not be used here.
+        """
+        made = context.adapters.make(self.adapter) if self.adapter else None
+        return RecordMapper(self.rules, source_object=source_object, adapter=made)
+
 
 class RecordMapper:
     """
@@ -212,8 +236,9 @@ class RecordMapper:
     `source_object` is the task's, and a part of references that are made from positions.
     """
 
-    def __init__(self, rules: RecordRules, *, source_object: str = "") -> None:
+    def __init__(self, rules: RecordRules, *, source_object: str = "", adapter: Adapter | None = None) -> None:
         self._rules = rules
+        self._adapter = adapter
         self._source_object = source_object
         self._reader = RecordReader(rules)
         self._keeps_record = rules.raw is RawPolicy.RECORD
@@ -223,7 +248,8 @@ class RecordMapper:
         self._updated_at = _getter(rules.updated_at) if rules.updated_at else None
         self._identity = [_getter(column) for column in rules.identity or ()]
         self._identifies = rules.identity is None or bool(rules.identity)
-        self._is_plain = not (self._paths or self._headers or self._left_out or self._updated_at or self._identifies)
+        extras = (self._paths, self._headers, self._left_out, self._updated_at, self._identifies)
+        self._is_plain = adapter is None and not any(extras)
 
     @property
     def keeps_record(self) -> bool:
@@ -250,12 +276,12 @@ class RecordMapper:
         """
         if self._is_plain:
             facts = self._reader.of_object(record, raw_text or (lambda: spell(self._raw(record))))
-            found = SourceRecord(position, facts, line)
-        elif self._leaves_out(record):
-            return None
+            found: SourceRecord | None = SourceRecord(position, facts, line)
         else:
             found = self._read(record, position, line, raw_text)
-        return with_raw(found, spell(record) if text is None else text) if self._keeps_record else found
+        if found is None or not self._keeps_record:
+            return found
+        return with_raw(found, spell(record) if text is None else text)
 
     def row_reader(self, header: Sequence[str]) -> ReadRow:
         """
@@ -268,11 +294,11 @@ class RecordMapper:
         """
         if self._is_plain:
             return self._plain_row_reader(header)
-        self._check_header(header)
+        if self._adapter is None:
+            self._check_header(header)
 
         def read(row: Sequence[str], position: str, line: int | None) -> SourceRecord | None:
-            record = dict(zip(header, row, strict=True))
-            return None if self._leaves_out(record) else self._read(record, position, line, None)
+            return self._read(dict(zip(header, row, strict=True)), position, line, None)
 
         return read
 
@@ -301,7 +327,17 @@ class RecordMapper:
         position: str,
         line: int | None,
         raw_text: Callable[[], str | None] | None,
-    ) -> SourceRecord:
+    ) -> SourceRecord | None:
+        if self._leaves_out(record):
+            return None
+        facts = self._facts(record, position, raw_text) if self._adapter is None else judged(self._adapter, record)
+        if facts is None:
+            return None
+        return SourceRecord(position, facts, line, self._headers_of(record), self._revision_of(record))
+
+    def _facts(
+        self, record: Mapping[str, object], position: str, raw_text: Callable[[], str | None] | None
+    ) -> PaymentFacts:
         fields = list(self._reader.fields(record))
         for index, value_of in self._paths:
             fields[index] = value_of(record)
@@ -310,8 +346,7 @@ class RecordMapper:
             fields[_RAW] = raw_text() if raw_text is not None and is_own else spell(fields[_RAW])
         if self._identifies and self._reader.status(fields[_STATUS]) in DELTAS:
             self._identify(fields, record, position)
-        facts = self._reader.facts(fields)
-        return SourceRecord(position, facts, line, self._headers_of(record), self._revision_of(record))
+        return self._reader.facts(fields)
 
     def _identify(self, fields: list[object], record: Mapping[str, object], position: str) -> None:
         """Give a delta without a reference of its own one that follows from what it says, or where it stands."""
@@ -459,7 +494,7 @@ def _check_pattern(pattern: str) -> None:
         raise ValueError(f"{pattern!r} is neither {RFC_3339}, {', '.join(UNIX_UNITS)} nor a pattern with %Y, %m and %d")
     try:
         read = datetime.strptime(_PROBE.strftime(pattern), pattern)  # noqa: DTZ007 only the date is looked at
-    except ValueError as exc:
+    except (ValueError, re.error) as exc:
         raise ValueError(f"{pattern!r} cannot be read: {exc}") from None
     if read.date() != _PROBE.date():
         raise ValueError(f"{pattern!r} does not name the day, the month and the year")
