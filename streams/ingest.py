@@ -15,6 +15,7 @@ the process.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import time
 from collections import Counter
@@ -454,10 +455,27 @@ def _decoded(raw: ConsumerRecord[bytes | None, bytes | None]) -> Record | Poison
                 "wrong_key", "key, foreign_id and the payment's provider and original reference disagree"
             )
     except RecordRejected as rejected:
-        place = f"{raw.topic}/{raw.partition}/{raw.offset}"
-        return Poison(raw.offset, event_id or place, run_id or EXTERNAL_RUN, raw, rejected)
+        return Poison(raw.offset, event_id or nameless_id(raw), run_id or EXTERNAL_RUN, raw, rejected)
     run = run_id or (event.lineage.run_id if event.lineage else EXTERNAL_RUN)
     return Record(event, payment, event_id or event.id, run, raw.offset)
+
+
+def nameless_id(raw: ConsumerRecord[bytes | None, bytes | None]) -> str:
+    """The event id of a record that names none and does not decode: its place, and what is there."""
+    return f"{raw.topic}/{raw.partition}/{raw.offset}/{_fingerprint(raw)}"
+
+
+def _fingerprint(raw: ConsumerRecord[bytes | None, bytes | None]) -> str:
+    """
+    32 hex digits over key, value and headers.
+
+    A place alone is no identity: a topic that was deleted and made again gives it to another record.
+    """
+    said = hashlib.sha256()
+    headers = [(name.encode("utf-8", "surrogatepass"), value) for name, value in raw.headers or ()]
+    for each in (raw.key, raw.value, *(part for header in headers for part in header)):
+        said.update(b"-" if each is None else b"%d:%b" % (len(each), each))
+    return said.hexdigest()[:32]
 
 
 def _named_by_headers(raw: ConsumerRecord[bytes | None, bytes | None]) -> tuple[str | None, UUID | None]:
@@ -501,7 +519,7 @@ def _letter(  # noqa: PLR0917  private, and every caller names the record first
 ) -> DeadLetter:
     return DeadLetter.model_validate(
         {
-            "id": letter_id(Stage.SINK, raw.topic, str(raw.partition), str(raw.offset)),
+            "id": letter_id(Stage.SINK, raw.topic, str(raw.partition), str(raw.offset), _fingerprint(raw)),
             "stage": Stage.SINK,
             "reason": reason,
             "message": message[:2_000],

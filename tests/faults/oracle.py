@@ -205,8 +205,7 @@ def _letter(sent: Sent, place: Place, letters: list[DeadLetter]) -> Iterator[str
     whole = (letter.key_bytes(), letter.value_bytes(), tuple(letter.header_pairs()), letter.truncated)
     if whole != (sent.key, sent.value, sent.headers, False):
         yield f"the letter of {sent.name} does not hold the record's whole key, value and headers"
-    event_id = sent.event_id or f"{letter.topic}/{place[0]}/{place[1]}"
-    if (letter.event_id, letter.run_id) != (event_id, sent.run_id):
+    if (letter.event_id, letter.run_id) != (_counted_as(sent, letter.topic, place), sent.run_id):
         yield f"the letter of {sent.name} is attributed to {letter.event_id} of run {letter.run_id}"
 
 
@@ -218,12 +217,21 @@ def _ledger(truth: Truth, seen: Seen) -> Iterator[str]:
         yield f"the ledger knows run {run}, and nobody sent it"
     digests: defaultdict[UUID, dict[str, int]] = defaultdict(dict)
     for sent in truth.sent:
-        place = "/".join(map(str, next(iter(seen.places_of(sent)), ())))
-        counted_as = sent.event_id or f"{seen.log[0].topic if seen.log else ''}/{place}"
+        topic, place = seen.log[0].topic if seen.log else "", next(iter(seen.places_of(sent)), (-1, -1))
+        counted_as = _counted_as(sent, topic, place)
         digests[sent.run_id][counted_as] = int.from_bytes(hashlib.sha256(counted_as.encode()).digest()[:16])
     for run, by_id in digests.items():
         if sum(by_id.values()) % _MODULUS != seen.sums.get(run, 0):
             yield f"the ledger's sum for run {run} is that of other events than were sent"
+
+
+def _counted_as(sent: Sent, topic: str, place: Place) -> str:
+    """Its event id; of a record that names none, where it is and what it says."""
+    if sent.event_id:
+        return sent.event_id
+    headers = [part for name, value in sent.headers for part in (name.encode(), value)]
+    said = b"".join(b"-" if each is None else b"%d:%b" % (len(each), each) for each in (sent.key, sent.value, *headers))
+    return f"{topic}/{place[0]}/{place[1]}/{hashlib.sha256(said).hexdigest()[:32]}"
 
 
 def _offsets(seen: Seen) -> Iterator[str]:

@@ -38,7 +38,7 @@ from sinks.base import Applied, Dead, Place, Preparation, Record
 from sinks.fold import PaymentState, event_row, fold
 from sinks.hash import TableHash, table_hash
 from sinks.ledger import verify
-from streams.ingest import Ingest
+from streams.ingest import Ingest, nameless_id
 from streams.position import start_of
 from streams.slice import Slice
 from tests.model.harness import Harness, harness, temporary_database
@@ -293,10 +293,10 @@ class Delivery(RuleBasedStateMachine):
         headers = [(HEADER_RUN, str(run).encode())]
         if event_id:
             headers.append((HEADER_EVENT, event_id.encode()))
-        pair = (run, event_id or (one.event.id if one else _id_of(value) or f"{TOPIC}/{partition}/{offset}"))
         raw = ConsumerRecord(
             TOPIC, partition, offset, 0, 0, key, value, None, len(home), len(value or b""), tuple(headers)
         )
+        pair = (run, event_id or (one.event.id if one else _id_of(value) or nameless_id(raw)))
         self.log[partition].append(Message(raw, one, pair))
 
     def _fetch(self, partition: int, start: int, count: int) -> Slice | None:

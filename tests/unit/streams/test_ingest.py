@@ -18,7 +18,7 @@ from schemas.letter import DeadLetter
 from schemas.metric import Metric, NullMeter
 from schemas.payment import PaymentPayload, PaymentType, Status
 from sinks.base import EXTERNAL_RUN, Applied, AsTheyAre, Dead, Place, Preparation, Record
-from streams.ingest import PIECE_EVENTS, Hold, Ingest, Poison
+from streams.ingest import PIECE_EVENTS, Hold, Ingest, Poison, nameless_id
 from streams.slice import Slice
 from tillstream.embedded.process import holds
 
@@ -215,13 +215,28 @@ async def test_a_redriven_record_that_dies_again_is_one_attempt_older() -> None:
     assert [letter.attempts for letter in pile.letters] == [2, 1]
 
 
+async def test_a_place_with_other_bytes_is_another_letter_and_another_event() -> None:
+    """A topic that was deleted and made again begins with offset 0."""
+    before, after = (raw(0, value, b"k", [("a", None)]) for value in (b"x", b"y"))  # type: ignore[list-item]
+    others = [raw(0, b"x", b"k"), raw(0, b"x", b"k", [("a", b"-")]), raw(0, None, b"k"), raw(0, b"", b"k"), before]
+    sink, pile = RecordingSink(), LetterPile()
+
+    for each in (before, after, *others):
+        sink.next_offset = 0
+        await applied(sink, pile, [each])
+
+    assert len({letter.id for letter in pile.letters}) == len({dead.event_id for dead in sink.dead}) == 6
+    assert pile.letters[0].id == pile.letters[-1].id
+    assert sink.dead[0] == sink.dead[-1]
+
+
 async def test_garbage_in_the_headers_is_as_good_as_none() -> None:
     sink, pile = RecordingSink(), LetterPile()
-    garbage = [(HEADER_EVENT, b"\x00"), (HEADER_RUN, b"\xff"), (HEADER_ATTEMPT, b"-1")]
+    garbage = raw(0, b"x", b"k", [(HEADER_EVENT, b"\x00"), (HEADER_RUN, b"\xff"), (HEADER_ATTEMPT, b"-1")])
 
-    await applied(sink, pile, [raw(0, b"x", b"k", garbage)])
+    await applied(sink, pile, [garbage])
 
-    assert (sink.dead[0].event_id, sink.dead[0].run_id) == (f"{TOPIC}/0/0", EXTERNAL_RUN)
+    assert (sink.dead[0].event_id, sink.dead[0].run_id) == (nameless_id(garbage), EXTERNAL_RUN)
 
 
 async def test_one_refused_record_in_a_thousand_dies_alone_in_few_transactions() -> None:
