@@ -4,6 +4,8 @@
 Names the run and the hop where a record was dropped, doubled or altered. Reads one snapshot, changes nothing.
 
     read ─source─▶ published ─topic─▶ the sink's counts ─ledger─▶ event rows ─events─▶ their hashes ─payments─▶ fold
+         └───────▶ rejected ──┐                      └─▶ dead ──┐
+                              └──────────letters────────────────┴─▶ the list of dead letters
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ class Hop(StrEnum):
     LEDGER = "ledger"  # what the sink counted, and its rows
     EVENTS = "events"  # event rows, and what their hashes say
     PAYMENTS = "payments"  # payments, and the fold of their events
+    LETTERS = "letters"  # what was rejected or died, and the list of dead letters
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,8 @@ class Finding:
     """
     One thing that does not balance. `run` is None where it is about a payment rather than a run.
 
-    `awaiting` findings heal by themselves: the sink has not confirmed everything yet.
+    `awaiting` findings heal by themselves: the sink has not confirmed everything yet. An `unlisted` one does if the
+    letter is still on its way from the topic to the list, which PostgreSQL alone cannot tell.
     """
 
     hop: Hop
@@ -43,11 +47,12 @@ class Finding:
     subject: str
     problem: str
     awaiting: bool = False
+    unlisted: bool = False
 
 
 async def verify(pool: Pool, *, schema: str = LIVE_SCHEMA) -> list[Finding]:
     """
-    Everything that does not balance, by hop; an empty list is the proof.
+    Everything that does not balance, by hop; an empty list is the proof. `verify_letters` has the hop of the letters.
 
     Raises:
         SinkError: as `sinks/sqlstate.py` routes it.
@@ -60,6 +65,20 @@ async def verify(pool: Pool, *, schema: str = LIVE_SCHEMA) -> list[Finding]:
             *await _events(held, sql),
             *await _payments(held, sql),
         ]
+
+
+async def verify_letters(pool: Pool, *, schema: str = LIVE_SCHEMA) -> list[Finding]:
+    """
+    Every dead letter that the list lost, doubled or altered; an empty list is the proof.
+
+    Each rejected record of a run and each event that was counted dead is held against the letters that are listed.
+
+    Raises:
+        SinkError: as `sinks/sqlstate.py` routes it.
+    """
+    sql = statements(schema)
+    async with snapshot(pool) as held:
+        return [*await _rejected(held, sql), *await _dead(held, sql), *await _altered(held, sql)]
 
 
 async def _runs(held: Connection, sql: Mapping[str, str]) -> list[Finding]:
@@ -127,4 +146,37 @@ async def _payments(held: Connection, sql: Mapping[str, str]) -> list[Finding]:
     return [
         Finding(Hop.PAYMENTS, None, row["id"], words[row["problem"]])
         for row in await held.fetch(sql["verify_payments"], _MOST, timeout=WHOLE_TABLE_S)
+    ]
+
+
+async def _rejected(held: Connection, sql: Mapping[str, str]) -> list[Finding]:
+    findings = []
+    for row in await held.fetch(sql["verify_rejected"], _MOST, timeout=WHOLE_TABLE_S):
+        listed, rejected = row["listed"], row["rejected"] if row["whole"] else row["checkpointed"]
+        problem = f"{rejected} records were rejected, {listed} letters are listed"
+        if not row["whole"]:
+            problem = f"its last checkpoints say {rejected} rejected, {listed} letters are listed"
+        elif listed == rejected:
+            problem = f"{listed} letters are listed, but not those of the records that were rejected"
+        findings.append(Finding(Hop.LETTERS, row["run"], row["connector"], problem, unlisted=listed < rejected))
+    return findings
+
+
+async def _dead(held: Connection, sql: Mapping[str, str]) -> list[Finding]:
+    findings = []
+    for row in await held.fetch(sql["verify_deaths"], _MOST, timeout=WHOLE_TABLE_S):
+        problem = "it tells of another death than the one that was counted"
+        if not row["listed"]:
+            problem = "its event is counted dead, and it is not listed"
+        findings.append(Finding(Hop.LETTERS, row["run"], row["letter_id"], problem, unlisted=not row["listed"]))
+    for row in await held.fetch(sql["verify_undead"], _MOST, timeout=WHOLE_TABLE_S):
+        problem = "it is listed, and its event is not counted dead"
+        findings.append(Finding(Hop.LETTERS, row["run"], row["letter_id"], problem, awaiting=not row["passed"]))
+    return findings
+
+
+async def _altered(held: Connection, sql: Mapping[str, str]) -> list[Finding]:
+    return [
+        Finding(Hop.LETTERS, row["run"], row["letter_id"], f"altered: {', '.join(row['differs'])}")
+        for row in await held.fetch(sql["verify_letters"], _MOST, timeout=WHOLE_TABLE_S)
     ]

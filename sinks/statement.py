@@ -31,9 +31,9 @@ def statements(schema: str = LIVE_SCHEMA) -> Mapping[str, str]:
     if not _SCHEMA.fullmatch(schema):
         raise ValueError(f"{schema!r} is not a plain lower-case identifier")
     files = sorted(file.name for file in resources.files("sinks").iterdir() if file.name.endswith(".sql"))
-    text = "\n".join(resources.files("sinks").joinpath(name).read_text("utf-8") for name in files)
-    parts = _NAME.split(text)
-    blocks = {name: text.strip().removesuffix(";") for name, text in zip(parts[1::2], parts[2::2], strict=True)}
+    texts = [resources.files("sinks").joinpath(name).read_text("utf-8") for name in files]
+    parts = [part for text in texts for part in _NAME.split(text)[1:]]  # what stands before the first is the file's own
+    blocks = {name: text.strip().removesuffix(";") for name, text in zip(parts[::2], parts[1::2], strict=True)}
 
     blocks |= {"schema": schema, "live": LIVE_SCHEMA, "meanings": _meanings(), "statuses": _array("text", [*MEANINGS])}
 

@@ -94,7 +94,7 @@ def _stripped(letter: DeadLetter) -> DeadLetter:
         reason=letter.reason if letter.reason.isidentifier() else "unlistable",
         message=_UNLISTABLE,
         failed_at=letter.failed_at,
-        event_id=letter.id,
+        event_id=letter.event_id,
         run_id=letter.run_id,
         connector_id=letter.connector_id,
         size_bytes=letter.size_bytes,

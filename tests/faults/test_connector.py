@@ -8,7 +8,7 @@ from pathlib import Path
 
 from connectors import directory
 from schemas.event import ConnectorEvent
-from sinks.ledger import verify
+from sinks.ledger import verify, verify_letters
 from tests.faults import oracle
 from tests.faults.stage import Stage, until
 from tillstream.control import connector, run
@@ -90,4 +90,4 @@ async def _all_ended(stage: Stage) -> bool:
 
 
 async def _balances(stage: Stage) -> bool:
-    return not await verify(stage.pool)
+    return not [*await verify(stage.pool), *await verify_letters(stage.pool)]

@@ -9,20 +9,26 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from uuid import UUID
 
 import asyncpg
 
+from schemas.identity import digest_sum, event_digest
 from schemas.letter import DeadLetter, Stage, letter_id, payload
 from schemas.topic import LETTER_MAX_BYTES, Topics, letters_app_id, topics
+from sinks.ledger import Finding, Hop
 from sinks.letters import LetterTable
 from sinks.migrate import migrate
 from sinks.pool import close_pool, open_pool
 from streams import letters
 from streams.app import AppSettings, live, make_app
+from streams.lag import LagProbe
 from streams.process import Stop
 from streams.provision import provision
 from streams.publisher import LetterPublisher, Producer
 from tests.services import Kafka
+from tillstream.control import ledger
+from tillstream.control.ledger import Report
 
 
 def a_letter(number: int, **fields: object) -> DeadLetter:
@@ -86,3 +92,69 @@ async def test_letters_are_listed_once_and_again_after_the_list_was_restored(
     row = await held.fetchrow("SELECT value, key FROM dead_letters WHERE event_id = 'e19'")
     assert (row["value"], row["key"]) == (b"\x00garbage\xff", b"k")
     await held.close()
+
+
+CONNECTOR, RUN = UUID(int=7), UUID(int=1)
+
+
+def a_rejection(row: int) -> DeadLetter:
+    position = f"row {row}"
+    return a_letter(
+        row,
+        id=letter_id(Stage.SOURCE, str(CONNECTOR), "object", position),
+        stage=Stage.SOURCE,
+        run_id=RUN,
+        connector_id=CONNECTOR,
+        source_object="object",
+        position=position,
+    )
+
+
+async def finished_run(held: asyncpg.Connection, letters: list[DeadLetter]) -> None:
+    await held.execute("INSERT INTO connectors (id, name, kind, provider) VALUES ($1, 'acme', 'x', 'acme')", CONNECTOR)
+    await held.execute(
+        "INSERT INTO connector_runs (id, connector_id, read, rejected, rejected_sum, reading_finished_at)"
+        " VALUES ($1, $2, $3, $3, $4, now())",
+        RUN,
+        CONNECTOR,
+        len(letters),
+        digest_sum(event_digest(letter.event_id) for letter in letters),
+    )
+
+
+async def test_a_letter_on_its_way_to_the_list_is_awaited_and_one_that_the_list_lost_is_named(
+    kafka: Kafka, topic_prefix: str, database: str
+) -> None:
+    table = topics(topic_prefix)
+    await provision(kafka.bootstrap, table.all())
+    await migrate(database)
+    held, pool = await asyncpg.connect(database), await open_pool(database)
+    rejected = [a_rejection(row) for row in range(4)]
+    await finished_run(held, rejected)
+    async with Producer(kafka.bootstrap) as producer, LagProbe(kafka.bootstrap) as probe:
+        await LetterPublisher(producer, table).dead_letter(rejected)
+
+        async def checked(wait_s: float = 0) -> Report:
+            group, topic = letters_app_id(topic_prefix), table.dead_letters.name
+            unlisted = ledger.unlisted_letters(probe, group=group, topic=topic)
+            return await ledger.check(pool, wait_s=wait_s, unlisted=unlisted)
+
+        waiting = await checked()
+        async with letters_role(kafka, table, topic_prefix, database):
+            through = await checked(wait_s=60)
+        await held.execute("DELETE FROM dead_letters WHERE position = 'row 2'")
+        lost = await checked(wait_s=60)
+
+    assert (waiting.balanced, waiting.wrong) == (False, False)
+    assert "0 letters are listed; " in waiting.findings[0].problem
+    assert through.balanced
+    problem = "4 records were rejected, 3 letters are listed"
+    assert list(lost.findings) == [Finding(Hop.LETTERS, RUN, "acme", problem, unlisted=True)]
+    assert lost.wrong
+    async with LagProbe("127.0.0.1:1", deadline_s=2) as nowhere:
+        unlisted = ledger.unlisted_letters(nowhere, group="group", topic="topic")
+        report = await ledger.check(pool, unlisted=unlisted)
+    assert not report.wrong
+    assert report.findings[0].problem == f"{problem}; whether it is on its way, Kafka does not say"
+    await held.close()
+    await close_pool(pool)

@@ -26,29 +26,38 @@ def _group() -> None:
 @group.command("verify")
 def verify(
     wait: Annotated[
-        float, typer.Option(min=0, help="Seconds to wait for the sink, if that is all that is missing.")
+        float,
+        typer.Option(min=0, help="Seconds to wait for the sink and the letters, if they alone are missing."),
     ] = 0,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """
-    Check every run and hop: read, published, confirmed, stored, folded.
+    Check every run and hop: read, published, confirmed, stored, folded; rejected or dead, and listed.
 
-    Ends with 0 if all balances, 8 if only the sink is awaited, 1 if something is wrong.
+    Ends with 0 if all balances, 8 if only the sink or the list of letters is awaited, 1 if something is wrong.
     """
     report = context.run(_checked(wait))
     if output is Output.JSON:
-        print_json({"balanced": report.balanced, "findings": report.findings})
+        names = ("hop", "run", "subject", "problem", "awaiting")
+        findings = [{name: getattr(each, name) for name in names} for each in report.findings]
+        print_json({"balanced": report.balanced, "findings": findings})
     else:
         rows = [(each.hop, each.run, each.subject, each.problem, each.awaiting) for each in report.findings]
         if rows:
-            print_table(("hop", "run", "subject", "problem", "awaiting sink"), rows)
+            print_table(("hop", "run", "subject", "problem", "awaiting"), rows)
         note("the ledger balances" if report.balanced else f"{len(rows)} findings")
     if not report.balanced:
         raise typer.Exit(ExitStatus.FAILED if report.wrong else ExitStatus.PARTIAL)
 
 
 async def _checked(wait_s: float) -> Report:
+    from schemas.topic import letters_app_id
+    from streams.lag import LagProbe
     from tillstream.control import ledger
+    from tillstream.wiring import topics_of
 
-    async with context.pool(context.settings()) as pool:
-        return await ledger.check(pool, wait_s=wait_s)
+    chosen = context.settings()
+    topic = topics_of(chosen).dead_letters.name
+    async with context.pool(chosen) as pool, LagProbe(chosen.kafka.bootstrap) as probe:
+        unlisted = ledger.unlisted_letters(probe, group=letters_app_id(chosen.topic.prefix), topic=topic)
+        return await ledger.check(pool, wait_s=wait_s, unlisted=unlisted)

@@ -1,21 +1,32 @@
-"""The proof that every record has exactly one fate, as operators ask for it."""
+"""
+The proof that every record has exactly one fate, as operators ask for it.
+
+A letter is durable on its topic before anything counts it, and listed a little later: what is missing from the list is
+lost only once the letters role has passed the topic's end, which the broker knows.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
-from sinks.ledger import Finding, verify
+from schemas.errors import BrokerError
+from sinks.ledger import Finding, verify, verify_letters
 from sinks.pool import Pool
+from streams.lag import LagProbe
 
 _ASK_EVERY_S = 0.5
+
+# How many letters are on the topic and not listed yet.
+Unlisted: TypeAlias = Callable[[], Awaitable[int]]
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What does not balance. `awaiting` findings heal by themselves: the sink is not through yet."""
+    """What does not balance. `awaiting` findings heal by themselves: the sink or the list of letters is not through."""
 
     findings: Sequence[Finding]
 
@@ -30,16 +41,48 @@ class Report:
         return any(not each.awaiting for each in self.findings)
 
 
-async def check(pool: Pool, *, wait_s: float = 0.0) -> Report:
+async def check(pool: Pool, *, wait_s: float = 0.0, unlisted: Unlisted | None = None) -> Report:
     """
-    Verify the ledger; while only the sink is awaited, verify again for up to `wait_s` seconds.
+    Verify the ledger; while only the sink or the letters are awaited, verify again for up to `wait_s` seconds.
+
+    Without `unlisted`, every letter is taken to be listed by now.
 
     Raises:
         SinkError: as `sinks/sqlstate.py` routes it.
     """
     until = time.monotonic() + wait_s
     while True:
-        report = Report(await verify(pool))
+        report = Report([*await verify(pool), *await _letters(pool, unlisted)])
         if report.balanced or report.wrong or time.monotonic() >= until:
             return report
         await asyncio.sleep(_ASK_EVERY_S)
+
+
+def unlisted_letters(probe: LagProbe, *, group: str, topic: str) -> Unlisted:
+    """What the broker says of the letters role, which is the consumer group `group`. Raises BrokerError."""
+
+    async def ask() -> int:
+        return sum(each.lag_events for each in await probe.measure(group, [topic]))
+
+    return ask
+
+
+async def _letters(pool: Pool, unlisted: Unlisted | None) -> list[Finding]:
+    """The letters' findings; those that are missing await the list as long as it may still get them."""
+    found = await verify_letters(pool)
+    if unlisted is None or not any(each.unlisted for each in found):
+        return found
+    try:
+        behind = await unlisted()
+    except BrokerError:
+        return [_awaiting(each, "whether it is on its way, Kafka does not say") for each in found]
+    if behind:
+        return [_awaiting(each, f"letters still being listed: {behind}") for each in found]
+    # What counted these letters came before the lag was measured: what is missing now was lost. What is missing
+    # only now is for the next time.
+    later = await verify_letters(pool)
+    return [each if each in found else _awaiting(each, "letters still being listed") for each in later]
+
+
+def _awaiting(finding: Finding, why: str) -> Finding:
+    return replace(finding, awaiting=True, problem=f"{finding.problem}; {why}") if finding.unlisted else finding
