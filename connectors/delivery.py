@@ -17,10 +17,10 @@ from connectors.run import Run
 from connectors.source import WHOLE_OBJECT, Batch, CheckpointedSource, Rejection, Source, SourceRecord
 from connectors.spec import ConnectorConfig, FilterTestIds
 from connectors.task import Work
-from connectors.wait import END, Guard, Stopped, abandon, close_iterator
+from connectors.wait import END, Guard, Stopped, abandon, broken
 from schemas import metric
 from schemas.checkpoint import Checkpoint, Counts
-from schemas.errors import RecordRejected
+from schemas.errors import RecordRejected, TillError
 from schemas.failpoint import failpoint
 
 TEST_PREFIX = "test-"  # seed 001, custom filtering
@@ -68,6 +68,7 @@ class Delivery:
         rules: Filter,
         checkpoint: Callable[[], Checkpoint],
         guard: Callable[[], Guard],
+        progressed: Callable[[], None],
     ) -> None:
         self._connector = connector
         self._source = source
@@ -78,6 +79,7 @@ class Delivery:
         self._rules = rules
         self._checkpoint = checkpoint
         self._guard = guard
+        self._progressed = progressed
         self._envelope = Envelope(connector, run.id, work.task, work.revision_at)
         self._saved_at = ports.clock.monotonic()
         self._unsaved = False
@@ -119,7 +121,7 @@ class Delivery:
         async with self._guard() as guard:
             try:
                 while (batch := await guard.next(batches, f"reading {self._work.task.descriptor}")) is not END:
-                    ready = self._prepared(batch)
+                    ready = self._usable(batch)
                     if in_flight is not None:
                         await self._acknowledged(in_flight, guard)
                     in_flight = asyncio.create_task(self._deliver(ready), name="deliver")
@@ -134,7 +136,7 @@ class Delivery:
             finally:
                 if in_flight is not None:
                     await self._settled(in_flight)
-                await close_iterator(batches)
+                await guard.close(batches)
 
     async def _acknowledged(self, in_flight: asyncio.Task[None], guard: Guard) -> None:
         """Wait for a delivery; at a stop for `stop_s` at most."""
@@ -154,6 +156,20 @@ class Delivery:
         await asyncio.wait({task, timer}, return_when=asyncio.FIRST_COMPLETED)
         timer.cancel()
         await abandon(task)
+
+    def _usable(self, batch: Batch) -> _Ready:
+        """
+        As `_prepared`.
+
+        Raises:
+            SourceBroken: retry; it is no batch of records as the contract has them.
+        """
+        try:
+            return self._prepared(batch)
+        except TillError:
+            raise
+        except Exception as exc:
+            raise broken(exc, f"a batch of {self._work.task.descriptor}") from exc
 
     def _prepared(self, batch: Batch) -> _Ready:
         kept = self._rules.keep(batch.records)
@@ -178,6 +194,7 @@ class Delivery:
         self._count(ready, prepared)
         self._work.cursor = ready.batch.cursor
         self._unsaved = True
+        self._progressed()
         if self._out.clock.monotonic() - self._saved_at >= self._config.checkpoint_s:
             await self._save()
 
@@ -219,7 +236,10 @@ class Delivery:
         self._saved_at = self._out.clock.monotonic()
         self._unsaved = False
         if self._listener is not None and cursor is not None:
-            self._listener.checkpointed(self._work.task, cursor)
+            try:
+                self._listener.checkpointed(self._work.task, cursor)
+            except Exception as exc:  # it is to raise nothing
+                raise broken(exc, f"a checkpoint of {self._work.task.descriptor}") from exc
 
     async def _save_at_stop(self) -> None:
         if not self._unsaved:

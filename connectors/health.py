@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from connectors.source import Progress, Skipped
 from schemas import metric
-from schemas.errors import TillError
+from schemas.errors import Fenced, TillError
 from schemas.metric import Meter
 
 LISTING = ""  # the key under which the listing itself fails; tasks have their own
@@ -32,7 +32,9 @@ class Status:
     """
     A connector's health as its runner sees it. `skipped` counts what the last listing could not use, by reason.
 
-    `progress` is what the source is at that takes long, such as downloads.
+    `open_runs` are those that the run log knows of; `active` tasks are begun, `pending` ones are not. `left_behind` are
+    awaits and threads of the source that were given up and do not end. `progress` is what the source is at that takes
+    long, such as downloads.
     """
 
     state: State
@@ -42,6 +44,8 @@ class Status:
     open_runs: int
     pending: int
     skipped: Mapping[str, int]
+    active: int = 0
+    left_behind: int = 0
     progress: tuple[Progress, ...] = ()
 
 
@@ -92,9 +96,14 @@ class Health:
         self.show()
 
     def works(self, key: str) -> None:
-        """It went well."""
-        self._failing.pop(key, None)
-        self.show()
+        """It went well, or at least on."""
+        if self._failing.pop(key, None) is not None:
+            self.show()
+
+    @property
+    def fenced(self) -> bool:
+        """Whether a newer owner has taken the connector over."""
+        return any(isinstance(exc, Fenced) for exc in self._failing.values())
 
     def is_new(self, skipped: Skipped) -> bool:
         """Whether the listing before did not skip this for this reason."""

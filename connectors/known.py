@@ -6,7 +6,7 @@ Also the two clocks that only go forward: sequence numbers of checkpoints, and r
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -19,35 +19,42 @@ _REVISION_STEP = timedelta(microseconds=1)  # what the timestamps of events can 
 
 
 class Known:
-    """Tasks by key. `cursors` has the last cursor of each that was ever begun."""
+    """
+    Tasks by key. `cursors` has the last cursor of each that was ever begun; `carried` what tasks counted under runs
+    that go on, by run.
+    """
 
     def __init__(self) -> None:
         self.cursors: dict[str, Cursor] = {}
+        self.carried: dict[UUID, dict[str, Counts]] = {}
         self._unfinished: dict[str, Work] = {}
-        self._done: dict[str, str] = {}  # key → the descriptor under which it was met, empty until a listing tells
+        self._done: dict[str, str] = {}  # key → the descriptor under which it was met, empty where that is not known
+        self._revisions: dict[str, datetime] = {}
         self._same_content: set[tuple[str, str]] = set()
         self._order = 0
         self._seq = 0
         self._last_revision_at: datetime | None = None
 
-    def restore(self, checkpoints: Iterable[Checkpoint]) -> None:
-        """Take over what earlier lives left."""
+    def restore(self, checkpoints: Iterable[Checkpoint], *, going_on: Collection[UUID] = ()) -> None:
+        """Take over what earlier lives left. `going_on` are runs that do not end with them."""
         for checkpoint in checkpoints:
             key, revision_at = checkpoint.task, checkpoint.revision_at
             self._seq = max(self._seq, checkpoint.seq)
             self._last_revision_at = max(self._last_revision_at or revision_at, revision_at)
+            self._revisions[key] = revision_at
             if checkpoint.cursor is not None:
                 self.cursors[key] = checkpoint.cursor
+            if checkpoint.run_id in going_on:
+                self.carried.setdefault(checkpoint.run_id, {})[key] = checkpoint.counts
             if checkpoint.done:
-                self._done[key] = ""
+                self._done[key] = checkpoint.descriptor
             else:
-                self._unfinished[key] = Work(
-                    Task(key, key, key), 0, revision_at, discovered=True, cursor=checkpoint.cursor
-                )
+                task = Task(checkpoint.descriptor or key, key, key)
+                self._unfinished[key] = Work(task, 0, revision_at, discovered=True, cursor=checkpoint.cursor)
 
-    def is_done(self, task: Task) -> bool:
-        """Whether nothing is left to read of it."""
-        return task.key in self._done
+    def is_done(self, key: str) -> bool:
+        """Whether nothing is left to read of the task."""
+        return key in self._done
 
     def known_as(self, task: Task) -> str:
         """The descriptor under which a done task was met first."""
@@ -63,13 +70,21 @@ class Known:
         self._same_content.add(name)
         return True
 
-    def begin(self, task: Task, now: datetime) -> Work:
-        """The work that is left of a task: what an earlier attempt acknowledged stays so."""
+    def begin(self, task: Task, now: datetime, *, counted: Counts | None = None) -> Work:
+        """
+        The work that is left of a task: what an earlier attempt acknowledged stays so.
+
+        Of a task that is done all is left: it has been asked for again, and keeps its revision. `counted` is what an
+        earlier life counted of it under the same run.
+        """
         self._order += 1
         before = self._unfinished.get(task.key)
-        work = Work(task, self._order, before.revision_at if before else self._next_revision(now))
+        again = self._done.pop(task.key, None) is not None
+        revision_at = self._revisions.get(task.key) or self._next_revision(now)
+        work = Work(task, self._order, revision_at, discovered=again, counts=counted or Counts())
         if before is not None:
             work.discovered, work.cursor = before.discovered, before.cursor
+        self._revisions[task.key] = revision_at
         self._unfinished[task.key] = work
         return work
 

@@ -70,7 +70,8 @@ class CheckpointStore(Protocol):
 
 class RunLog(Protocol):
     """
-    Run rows, as operators see them. Raises SinkUnavailable (retry) while the database is away.
+    Run rows, as operators see them. Raises SinkUnavailable (retry) while the database is away, and Fenced once a newer
+    epoch has claimed the connector.
 
     The runner names the run and goes on reading while the database is away, so every call may come late, and again:
     each is idempotent. The first of `finish_reading` and `fail` holds; a later one changes nothing.
@@ -84,11 +85,14 @@ class RunLog(Protocol):
         """Store what was read so far; also the run's heartbeat."""
         ...
 
-    async def finish_reading(self, run_id: UUID, counts: Counts, *, problems: Sequence[str] = ()) -> None:
+    async def finish_reading(
+        self, run_id: UUID, counts: Counts, *, problems: Sequence[str] = (), note: str = ""
+    ) -> None:
         """
         The source side is through; the monitor ends the run once the sink has confirmed the balance.
 
         With `problems` (objects that could not be read, work left over at a stop) it ends PARTIAL_SUCCESS at best.
+        A `note` tells an operator what became of the request, such as what was skipped.
         """
         ...
 

@@ -3,6 +3,9 @@ Runs, as far as the source side knows them: what was read, what is left, how it 
 
 The run log lives in a database, and reading must not wait for it: the reporter brings what happened there in the order
 of its happening, tries again for as long as it takes, and keeps only the newest counts of a run.
+
+A run that an operator asked for outlives its runner: where that is stopped, nothing ends the run, and the next runner
+goes on with it under the same id.
 """
 
 from __future__ import annotations
@@ -10,23 +13,31 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from types import MappingProxyType
 from uuid import UUID
 
 from connectors.log import extra
 from connectors.ports import Clock, RunLog
-from connectors.source import Task
+from connectors.source import Request, Task
 from connectors.wait import Backoff
 from schemas.checkpoint import Counts
-from schemas.errors import TillError
+from schemas.errors import Fenced, TillError
 
 logger = logging.getLogger(__name__)
 
+SCHEDULED = ("SCHEDULER", "SCHEDULED")  # who triggers a poll of itself, and what its run is called: seed 003
 STOPPED = "stopped before its end"
 IN_DOUBT = "stopped while the broker had not acknowledged what was sent; its work goes on under another run"
+CANCELLED = "cancelled"
+DONE_BEFORE = "done before"
+IN_HAND = "in another run"
+NOTHING_CARRIED: Mapping[str, Counts] = MappingProxyType({})
 _LISTING = ""  # the listing's own hold on its run, beside the keys of its tasks
 _SHOWN_PROBLEMS = 20  # a run's row names so many; the logs have all
+_SHOWN_NAMES = 3  # of what it skipped, for each reason
 
 
 @dataclass(slots=True)
@@ -35,15 +46,22 @@ class Run:
     One listing that found work, while its tasks are read. `descriptors` names the tasks left, by key.
 
     The run log hears of it with `announce`: at once, or, where all its tasks are recurring, once one has something.
+    `request` is what an operator asked; `carried` are the counts of tasks that an earlier life read under this run.
     """
 
     id: UUID
     tell: Callable[[], None]
+    request: Request | None = None
+    carried: dict[str, Counts] = field(default_factory=dict)
     announced: bool = False
+    cancelled: bool = False
+    suspended: bool = False
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
     descriptors: dict[str, str] = field(default_factory=dict)
     counts: Counts = field(default_factory=Counts)
     problems: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    _skipped: dict[str, list[str]] = field(default_factory=dict)
 
     def announce(self) -> None:
         """Let the run log know of it; again changes nothing."""
@@ -52,9 +70,14 @@ class Run:
             self.tell()
 
     @property
+    def survives(self) -> bool:
+        """Whether another runner goes on with it where this one stops."""
+        return self.request is not None and not self.cancelled
+
+    @property
     def failure(self) -> str:
         """Why the run failed; empty if it did not."""
-        return _listed(self.failures)
+        return CANCELLED if self.cancelled else _listed(self.failures)
 
     @property
     def shown_problems(self) -> tuple[str, ...]:
@@ -62,15 +85,44 @@ class Run:
         more = len(self.problems) - _SHOWN_PROBLEMS
         return (*self.problems[:_SHOWN_PROBLEMS], *([f"and {more} more"] if more > 0 else []))
 
+    def skip(self, descriptor: str, reason: str) -> None:
+        """The listing met this and made no work of it. Told only of a run that was asked for."""
+        if self.request is not None:
+            self._skipped.setdefault(reason, []).append(descriptor)
+            self.counts = self.counts.plus(Counts(skipped=1))
+
+    @property
+    def note(self) -> str:
+        """What a run that was asked for did not read, and why not."""
+        if self.request is None:
+            return ""
+        told = [f"{len(names)} {reason} ({_some(names)})" for reason, names in self._skipped.items()]
+        if told:
+            return f"skipped {', '.join(told)}"
+        return "" if self.counts.read else "there was nothing to read"
+
+    def list_anew(self) -> None:
+        """Its listing failed, and begins anew."""
+        self.counts = self.counts.model_copy(update={"skipped": 0})
+        self._skipped.clear()
+
 
 class RunReporter:
-    """Brings runs to the run log, in order, however long it is away."""
+    """
+    Brings runs to the run log, in order, however long it is away.
 
-    def __init__(self, log: RunLog, *, connector_id: UUID, clock: Clock, backoff: Backoff) -> None:
+    Once a newer epoch has claimed the connector the log refuses everything: `fenced` is called, and nothing more is
+    brought.
+    """
+
+    def __init__(
+        self, log: RunLog, *, connector_id: UUID, clock: Clock, backoff: Backoff, fenced: Callable[[Fenced], None]
+    ) -> None:
         self._log = log
         self._connector_id = connector_id
         self._clock = clock
         self._backoff = backoff
+        self._fenced = fenced
         self._progress: dict[UUID, Counts] = {}
         self._steps: deque[tuple[UUID, Callable[[], Awaitable[None]] | None]] = deque()
         self._wake = asyncio.Event()
@@ -92,14 +144,14 @@ class RunReporter:
         if new:
             self._add(run.id, None)
 
-    def end(self, run: Run, *, reason: str = "") -> None:
+    def end(self, run: Run) -> None:
         """The run is through with reading, or FAILED where there is a reason."""
         self._progress.pop(run.id, None)
-        counts, problems = run.counts, run.shown_problems
-        if reason:
-            self.fail(run.id, counts, reason=reason)
+        counts, problems, note = run.counts, run.shown_problems, run.note
+        if run.failure:
+            self.fail(run.id, counts, reason=run.failure)
         else:
-            self._add(run.id, lambda: self._log.finish_reading(run.id, counts, problems=problems))
+            self._add(run.id, lambda: self._log.finish_reading(run.id, counts, problems=problems, note=note))
 
     def fail(self, run_id: UUID, counts: Counts, *, reason: str) -> None:
         """The run ended FAILED."""
@@ -133,6 +185,9 @@ class RunReporter:
                 elif (counts := self._progress.pop(run_id, None)) is not None:
                     await self._log.progress(run_id, counts)
                 break
+            except Fenced as exc:
+                self._fenced(exc)
+                break
             except TillError as exc:
                 failures += 1
                 if self.problem != str(exc):
@@ -144,30 +199,44 @@ class RunReporter:
 
 
 class RunBook:
-    """
-    The open runs, and which task belongs to which. With its last task a run is through, and the run log is told.
-
-    `cancelled` makes every run that ends from then on a FAILED one.
-    """
+    """The open runs, and which task belongs to which. With its last task a run is through, and the run log is told."""
 
     def __init__(self, reporter: RunReporter, new_run_id: Callable[[], UUID]) -> None:
         self._reporter = reporter
         self._new_run_id = new_run_id
         self._open: dict[UUID, Run] = {}
         self._of: dict[str, Run] = {}
-        self.cancelled = False
-        self.skipped = 0  # objects skipped as known, told by the run that ends next
+        self.skipped = 0  # objects skipped as known, told by the scheduled run that ends next
 
-    def __len__(self) -> int:
-        return len(self._open)
+    def __iter__(self) -> Iterator[Run]:
+        return iter(list(self._open.values()))
 
-    def open(self, *, triggered_by: str, run_type: str) -> Run:
-        """A new run, held open by its listing until `release`."""
-        run_id = self._new_run_id()
-        run = Run(run_id, lambda: self._reporter.open(run_id, triggered_by=triggered_by, run_type=run_type))
+    @property
+    def announced(self) -> int:
+        """How many open runs the run log knows of."""
+        return sum(run.announced for run in self._open.values())
+
+    def open(
+        self,
+        *,
+        triggered_by: str,
+        run_type: str,
+        request: Request | None = None,
+        carried: Mapping[str, Counts] = NOTHING_CARRIED,
+    ) -> Run:
+        """A run, held open by its listing until `release`: a new one, or the one that was asked for."""
+        run_id = self._new_run_id() if request is None else UUID(request.id)
+        tell = partial(self._reporter.open, run_id, triggered_by=triggered_by, run_type=run_type)
+        run = Run(run_id, tell, request, dict(carried), counts=total(carried.values()))
         run.descriptors[_LISTING] = "listing"
         self._open[run.id] = run
+        if request is not None:
+            run.announce()
         return run
+
+    def get(self, run_id: UUID) -> Run | None:
+        """The open run of this id."""
+        return self._open.get(run_id)
 
     def hold(self, run: Run, task: Task) -> None:
         """The run is not through before this task is."""
@@ -180,22 +249,32 @@ class RunBook:
         """The run that has the task in hand."""
         return self._of.get(key)
 
-    def release(self, run: Run, key: str = _LISTING, *, problem: str = "") -> None:
-        """One of the run's tasks is through."""
+    def release(self, run: Run, key: str = _LISTING, *, left: str = "") -> None:
+        """One of the run's tasks is through, or `left` tells why it is not."""
         self._of.pop(key, None)
         descriptor = run.descriptors.pop(key, "")
-        if problem:
-            run.problems.append(f"{descriptor}: {problem}")
+        if left and run.survives:
+            run.suspended = True
+        elif left and key != _LISTING:
+            run.problems.append(f"{descriptor}: {left}")
         if run.descriptors or run.id not in self._open:
             return
         del self._open[run.id]
+        if run.suspended and not run.failure:
+            self._reporter.progress(run)
+            return  # the next runner goes on with it
         if not (run.announced or run.counts.read or run.problems or run.failures):
             return  # recurring tasks that had nothing
         run.announce()
-        if self.skipped:
+        if self.skipped and run.request is None:
             run.counts = run.counts.plus(Counts(skipped=self.skipped))
             self.skipped = 0
-        self._reporter.end(run, reason="cancelled" if self.cancelled else run.failure)
+        self._reporter.end(run)
+
+    def cancel_all(self) -> None:
+        """Whatever is open ends FAILED, cancelled; but what was asked for goes on elsewhere."""
+        for run in self._open.values():
+            run.cancelled = run.cancelled or run.request is None
 
     def fail_all(self, reason: str) -> None:
         """Whatever is open ends FAILED."""
@@ -203,16 +282,29 @@ class RunBook:
             run.failures.append(reason)
 
     def end_all(self) -> None:
-        """Nobody goes on with what is open."""
+        """Nobody here goes on with what is open."""
         for run in list(self._open.values()):
             for key in list(run.descriptors):
-                self.release(run, key, problem=STOPPED if key != _LISTING else "")
+                self.release(run, key, left=STOPPED)
 
     def beat(self) -> None:
         """Open runs live."""
         for run in self._open.values():
             if run.announced:
                 self._reporter.progress(run)
+
+
+def total(counts: Iterable[Counts]) -> Counts:
+    """All together."""
+    found = Counts()
+    for each in counts:
+        found = found.plus(each)
+    return found
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
+    return ", ".join(names[:_SHOWN_NAMES]) + more
 
 
 def _listed(items: list[str]) -> str:

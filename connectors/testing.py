@@ -22,7 +22,7 @@ from uuid import UUID
 
 from connectors.envelope import Connector
 from connectors.ports import Message
-from connectors.runner import Ports, Runner, State
+from connectors.runner import Ports, Runner, State, Status
 from schemas import codec
 from schemas.checkpoint import Checkpoint, Counts
 from schemas.errors import Fenced, RecordRejected
@@ -136,6 +136,7 @@ class RunRow:
     status: str = "READING"
     counts: Counts = field(default_factory=Counts)
     problems: tuple[str, ...] = ()
+    note: str = ""
     reason: str = ""
 
 
@@ -217,12 +218,14 @@ class MemoryRunLog:
         if row.status == "READING":
             row.counts = counts
 
-    async def finish_reading(self, run_id: UUID, counts: Counts, *, problems: Sequence[str] = ()) -> None:
+    async def finish_reading(
+        self, run_id: UUID, counts: Counts, *, problems: Sequence[str] = (), note: str = ""
+    ) -> None:
         """Its source side is through."""
         await self._faults.point("run")
         row = self._row(run_id)
         if row.status == "READING":
-            row.status, row.counts, row.problems = "READ", counts, tuple(problems)
+            row.status, row.counts, row.problems, row.note = "READ", counts, tuple(problems), note
 
     async def fail(self, run_id: UUID, counts: Counts, *, reason: str) -> None:
         """It failed."""
@@ -299,8 +302,10 @@ async def running(runner: Runner) -> AsyncIterator[asyncio.Task[State]]:
 async def run_through(runner: Runner, *, clock: ManualClock | None = None) -> State:
     """Run until a listing has been worked off, and stop. A clock is advanced as needed, so that retries come."""
     async with running(runner) as task:
-        await eventually(
-            lambda: task.done() or (runner.status.listed_at is not None and runner.status.open_runs == 0), clock=clock
-        )
+        await eventually(lambda: task.done() or _is_through(runner.status), clock=clock)
         runner.stop()
         return await asyncio.wait_for(task, DEADLINE_S)
+
+
+def _is_through(status: Status) -> bool:
+    return status.listed_at is not None and not (status.open_runs or status.active or status.pending)

@@ -1,15 +1,24 @@
-"""Waiting with a bound: for a source that may hang, until a stop, and for the next attempt."""
+"""
+Waiting with a bound: for a source that may hang, until a stop, and for the next attempt.
+
+A source's code is a stranger's. It may keep silent, refuse to be cancelled, cancel itself, raise anything, or ask the
+process to exit: all of that comes out of here as an error of its connector, and of nothing else.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from enum import Enum
 from typing import Any, Literal, TypeVar
 
+from connectors.log import extra
 from connectors.ports import Clock
-from schemas.errors import SourceThrottled, SourceUnavailable, TillError
+from schemas.errors import SourceBroken, SourceThrottled, SourceUnavailable, TillError
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -29,17 +38,42 @@ class Stopped(Exception):
     """The wait ended because of a stop."""
 
 
+class Leftovers:
+    """Awaits of a source that were given up and do not end. They hold memory, and whatever they wait for."""
+
+    def __init__(self) -> None:
+        self._left: set[asyncio.Future[Any]] = set()
+
+    def __len__(self) -> int:
+        return len(self._left)
+
+    def add(self, late: asyncio.Future[Any]) -> None:
+        """Remember it until it ends after all."""
+        self._left.add(late)
+        late.add_done_callback(self._ended)
+
+    def _ended(self, late: asyncio.Future[Any]) -> None:
+        self._left.discard(late)
+        if not late.cancelled():
+            late.exception()  # seen, and of no use any more
+
+
 class Guard:
     """
     Bounds what a source may make us wait: by silence, and by a stop. Use as `async with`; one per attempt.
 
-    An await that is given up is cancelled, and left behind if it does not even heed that.
+    An await that is given up is cancelled, and left behind if it does not even heed that. `owner` is who is blamed
+    for blocking the event loop.
     """
 
-    def __init__(self, *, seconds: float, clock: Clock, stop: asyncio.Event) -> None:
+    def __init__(
+        self, *, seconds: float, clock: Clock, stop: asyncio.Event, left: Leftovers | None = None, owner: str = ""
+    ) -> None:
+        self._owner = owner
         self._seconds = seconds
         self._clock = clock
         self._stop = stop
+        self._left = left
         self._since_s = clock.monotonic()
         self._silence: asyncio.Future[None] | None = None
 
@@ -57,25 +91,31 @@ class Guard:
         The next item, or `END`.
 
         Raises:
-            SourceUnavailable: retry; the source kept silent for `seconds`. Stopped: the stop came first.
+            SourceUnavailable: retry; the source kept silent for `seconds`. SourceBroken: retry; it raised what is none
+                of ours. Stopped: the stop came first.
         """
-        task = asyncio.ensure_future(_next_of(iterator))
+        # the name tells the watchdog who blocks the event loop
+        task = asyncio.create_task(_next_of(iterator), name=f"{self._owner}: {what}")
         self._since_s = self._clock.monotonic()
         self._silence = asyncio.get_running_loop().create_future()
         waits: set[asyncio.Future[Any]] = {task, self._silence, self.stopping}
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
-            await abandon(task)
+            await abandon(task, self._left)
             raise
         finally:
             silent, self._silence = self._silence.done(), None
         if task.done():
-            return task.result()
-        await abandon(task)
+            return _result(task, what)
+        await abandon(task, self._left)
         if not silent:
             raise Stopped
         raise SourceUnavailable(f"timeout in {what}: silent for {self._seconds:g} s")
+
+    async def close(self, iterator: AsyncIterator[object]) -> None:
+        """Close a generator, within a bound."""
+        await close_iterator(iterator, self._left)
 
     async def _watch(self) -> None:
         while True:
@@ -107,15 +147,55 @@ async def _next_of(iterator: AsyncIterator[T]) -> T | Literal[End.END]:
         return await anext(iterator)
     except StopAsyncIteration:
         return END
+    except SystemExit as exc:  # a task that raises it ends the whole process
+        raise RuntimeError(f"the source asked the process to exit with {exc.code!r}") from exc
 
 
-async def close_iterator(iterator: AsyncIterator[object]) -> None:
+def _result(task: asyncio.Task[T], what: str) -> T:
+    """
+    What the source gave.
+
+    Raises:
+        TillError: the source's. SourceBroken: instead of anything else.
+    """
+    if task.cancelled():  # by itself: nobody of us cancelled it
+        raise SourceBroken(f"internal error in {what}: it cancelled itself")
+    error = task.exception()
+    if error is None:
+        return task.result()
+    if isinstance(error, TillError):
+        raise error
+    raise broken(error, what) from error
+
+
+def broken(error: BaseException, what: str) -> SourceBroken:
+    """The error of a source whose code raised what is none of ours. Its traceback goes to the log, here."""
+    logger.error("a bug in the source: %s", what, exc_info=error, extra=extra(code=SourceBroken.code))
+    return SourceBroken(f"internal error in {what}: {type(error).__name__}")
+
+
+async def close_iterator(iterator: AsyncIterator[object], left: Leftovers | None = None) -> None:
     """Close a generator, within a bound; one that still hangs in an await that was given up is left behind."""
     close = getattr(iterator, "aclose", None)
     if close is not None:
-        closing = asyncio.ensure_future(close())
-        await asyncio.wait({closing}, timeout=_GRACE_S)  # `wait_for` of Python 3.11 may swallow a cancellation
-        await abandon(closing)
+        await bounded(close, _GRACE_S, left, what="closing a generator")
+
+
+async def bounded(
+    work: Callable[[], Coroutine[Any, Any, object]], seconds: float, left: Leftovers | None = None, *, what: str
+) -> None:
+    """Let the source do it, for so long. What it raises is logged, what does not end is left behind."""
+    doing = asyncio.create_task(quietly(work, what), name=what)
+    await asyncio.wait({doing}, timeout=seconds)  # `wait_for` of Python 3.11 may swallow a cancellation
+    await abandon(doing, left)
+
+
+async def quietly(work: Callable[[], Coroutine[Any, Any, object]], what: str) -> None:
+    """Let a source do what is to raise nothing; what it raises is logged."""
+    try:
+        await work()
+    except (Exception, SystemExit) as exc:  # a stranger's code may fail in any way
+        logger.warning("%s failed", what, extra=extra(error=f"{type(exc).__name__}: {exc}"))
 
 
 class Backoff:
@@ -133,12 +213,11 @@ class Backoff:
         return error.retry_after_s + jittered if isinstance(error, SourceThrottled) else jittered
 
 
-async def abandon(task: asyncio.Future[Any]) -> None:
-    """Cancel it, and do not wait for it much."""
+async def abandon(task: asyncio.Future[Any], left: Leftovers | None = None) -> None:
+    """Cancel it, and do not wait for it much. What does not end is remembered in `left`."""
     task.cancel()
     await asyncio.wait({task}, timeout=_GRACE_S)
-    if task.done():
-        if not task.cancelled():
-            task.exception()  # seen, and of no use any more
-    else:
-        task.add_done_callback(lambda late: late.cancelled() or late.exception())
+    if not task.done():
+        (Leftovers() if left is None else left).add(task)
+    elif not task.cancelled():
+        task.exception()  # seen, and of no use any more

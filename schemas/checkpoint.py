@@ -64,6 +64,7 @@ class Checkpoint(BaseModel):
 
     connector_id: UUID
     task: str = Field(min_length=1, max_length=512, description="The task's key: for a file, its content's SHA-256.")
+    descriptor: str = Field(default="", description="The task's descriptor, as operators read it: a file's name.")
     run_id: UUID
     epoch: int = Field(ge=0)
     seq: int = Field(ge=0)

@@ -7,8 +7,10 @@ The error tree. A class exists where the pipeline does something different; the 
     │   ├── SourceUnavailable retry    cannot be reached or listed now
     │   ├── SourceThrottled   retry    it asked us to slow down, and says for how long
     │   ├── SourceChanged     retry    the object changed while it was read: read it again
+    │   ├── SourceBroken      retry    its code failed with what is none of ours: a bug of this source alone
     │   ├── SourceMisconfigured pause  will not work until somebody changes the configuration
-    │   └── SourceUnauthorised pause   it refuses our credentials, or the address we come from
+    │   ├── SourceUnauthorised pause   it refuses our credentials, or the address we come from
+    │   └── ChangesLost       pause    what changed in the meantime cannot be had any more: a backfill is needed
     ├── BrokerError
     │   ├── BrokerUnavailable retry    no acknowledgement within our deadline: the outcome is unknown
     │   └── DeadLetterUnavailable retry a letter is not durable yet, so its record is not done
@@ -109,6 +111,14 @@ class SourceChanged(SourceError):
     hint = "write under a temporary name and rename when complete"
 
 
+class SourceBroken(SourceError):
+    """The source's code raised what is none of our errors: a bug, and its connector's alone. Disposition: retry."""
+
+    code = "source_broken"
+    disposition = Disposition.RETRY
+    hint = "a bug in the source: the worker's log has its traceback"
+
+
 class SourceMisconfigured(SourceError):
     """The source answers, but not to this configuration. Disposition: pause."""
 
@@ -123,6 +133,20 @@ class SourceUnauthorised(SourceError):
     code = "source_unauthorised"
     disposition = Disposition.PAUSE
     hint = "check the credentials, and whether the provider has this address on its list; then resume the connector"
+
+
+class ChangesLost(SourceError):
+    """
+    The source no longer has all changes since the cursor: a slot was dropped, made anew or overrun, or another server
+    answers. Going on would pass over what is missing. Disposition: pause.
+    """
+
+    code = "changes_lost"
+    disposition = Disposition.PAUSE
+    hint = (
+        "data may be missing: make slot and publication anew where they are gone, then raise the connector's "
+        "`generation` by one: all rows are read again, and what is known of them changes nothing"
+    )
 
 
 class BrokerError(TillError):

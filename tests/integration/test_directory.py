@@ -586,10 +586,8 @@ async def test_a_missing_folder_is_logged_in_the_tutorials_words_and_recovered_f
     async with running(world.start()):
         await eventually(lambda: world.runner.state is State.DEGRADED)
         assert "no such file or directory" in world.runner.status.problems[0]
-        await eventually(lambda: world.clock.sleeps(POLL_S))
         world.folder.mkdir()
-        world.clock.advance(POLL_S)
-        await eventually(lambda: world.runner.state is State.RUNNING)
+        await eventually(lambda: world.runner.state is State.RUNNING, clock=world.clock)
         sample = {"type": "payin", "reference": "001", "status": "succeeded", "asset": "USD", "initialAmount": 100}
         drop(world.folder, "001.json", json.dumps(sample))
         await world.poll()

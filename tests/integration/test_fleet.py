@@ -263,10 +263,15 @@ class Broken:
         pass
 
 
-async def test_a_bug_in_a_source_comes_out_of_the_fleet(pool: Pool, world: World, tmp_path: Path) -> None:
-    await a_connector(pool, tmp_path / "in")
-    broken = replace(directory.SPEC, factory=Broken)  # type: ignore[arg-type]
-    fleet = Fleet(replace(world, specs={"directory": broken}), refresh_s=0.05, heartbeat_s=0.05)
+async def test_a_bug_in_a_source_is_its_connectors_trouble_alone(
+    pool: Pool, world: World, memory: Memory, tmp_path: Path
+) -> None:
+    view = await a_connector(pool, tmp_path / "bad", "bad")
+    await pool.execute("UPDATE connectors SET kind = 'broken' WHERE id = $1", view.id)
+    await a_connector(pool, tmp_path / "in", "good")
+    broken = replace(directory.SPEC, kind="broken", factory=Broken)  # type: ignore[arg-type]
 
-    with pytest.raises(ZeroDivisionError):
-        await asyncio.wait_for(fleet.run(), 20)
+    async with sailing(replace(world, specs={"directory": directory.SPEC, "broken": broken})):
+        await report(pool, view, problem="internal error in listing: zerodivisionerror")
+        (tmp_path / "in" / "a.json").write_text(ROW % "1")
+        await until(lambda: len(memory.events) == 1)

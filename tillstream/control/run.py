@@ -85,7 +85,9 @@ class PostgresRunLog:
         async with connection(self._pool) as held:
             await record(held, run_id, counts)
 
-    async def finish_reading(self, run_id: UUID, counts: Counts, *, problems: Sequence[str] = ()) -> None:
+    async def finish_reading(
+        self, run_id: UUID, counts: Counts, *, problems: Sequence[str] = (), note: str = ""
+    ) -> None:
         """The source side is through. With `problems` the run ends PARTIAL_SUCCESS at best."""
         async with connection(self._pool) as held, held.transaction():
             await finish(held, run_id, counts, problems=problems)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import UUID
 
 from connectors.ports import Clock
 from connectors.record import PaymentFacts
@@ -106,6 +107,7 @@ def make_runner(
     epoch: int = 1,
     production: bool = False,
     source: Callable[[Script], Any] = ScriptedSource,
+    going_on: Collection[UUID] = (),
     **options: object,
 ) -> Runner:
     """A runner of the script."""
@@ -114,4 +116,7 @@ def make_runner(
     )
     config = ConnectorConfig.model_validate({"checkpoint_s": 0, "stop_s": 0.5, **options})
     ports = (memory or Memory()).ports(clock or ManualClock(), faults)
-    return Runner(CONNECTOR, spec, config, ports, epoch=epoch, production=production, new_run_id=run_ids(epoch))
+    new_run_id = run_ids(epoch)
+    return Runner(
+        CONNECTOR, spec, config, ports, epoch=epoch, production=production, going_on=going_on, new_run_id=new_run_id
+    )
