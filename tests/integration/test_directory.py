@@ -17,7 +17,8 @@ import pytest
 
 from connectors import directory
 from connectors.context import SourceContext
-from connectors.files import content, listing
+from connectors.files import content, listing, reading
+from connectors.files.config import Format
 from connectors.files.name import printable
 from connectors.record import RawPolicy
 from connectors.runner import Runner, State
@@ -151,7 +152,7 @@ async def test_a_hard_link_to_a_growing_file_is_no_rename(world: World) -> None:
 async def test_a_file_that_grows_while_it_is_read_is_no_success_and_its_whole_is_read_later(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(directory, "BLOCK_BYTES", 200)
+    monkeypatch.setattr(reading, "BLOCK_BYTES", 200)
     monkeypatch.setattr(content.Content.block, "__defaults__", (200,))
     first = [f"r{n}" for n in range(30)]
     path = drop(world.folder, "a.csv", HEADER + "".join(map(row, first)))
@@ -266,7 +267,7 @@ async def test_unchanged_files_are_hashed_once_also_across_restarts(
 async def test_a_file_that_does_not_keep_still_while_it_is_read_is_no_success(
     world: World, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    monkeypatch.setattr(directory, "BLOCK_BYTES", 200)
+    monkeypatch.setattr(reading, "BLOCK_BYTES", 200)
     monkeypatch.setattr(content.Content.block, "__defaults__", (200,))
     path = drop(world.folder, "a.csv", HEADER + "".join(row(f"r{n}") for n in range(30)))
     runner = world.start(max_retries=0)
@@ -568,7 +569,7 @@ async def test_a_file_whose_bytes_cannot_be_read_is_told_and_holds_nothing_up() 
     """
     folder = Path(f"/proc/{os.getpid()}")
     assert stat.S_ISREG((folder / "mem").stat().st_mode)
-    config = directory.DirectoryConfig(directory=str(folder), pattern="mem", format=directory.Format.CSV, rest_s=0)
+    config = directory.DirectoryConfig(directory=str(folder), pattern="mem", format=Format.CSV, rest_s=0)
     source = directory.DirectorySource(config, SourceContext(CONNECTOR.id, CONNECTOR.name, ManualClock()))
 
     found = [item async for page in source.tasks({}) for item in page]
