@@ -221,7 +221,9 @@ class ConnectorConformance:
         with _logged() as lines:
             runner = self._runner(stock, memory)
             await run_through(runner)
-            steps = await self._source(stock).check()
+            source = self._source(stock)
+            steps = await source.check()
+            await source.close()
 
         shown = [*lines, repr(memory), repr(runner.status), repr(runner.tasks()), repr(steps)]
         assert lines

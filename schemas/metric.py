@@ -88,6 +88,9 @@ CONNECTOR_HEALTHY = Metric(
 FILES_SKIPPED_TOTAL = Metric(
     "tillstream_files_skipped_total", _C, "Files not read, by reason.", ("connector", "reason")
 )
+HTTP_REQUESTS_TOTAL = Metric(
+    "tillstream_http_requests_total", _C, "Requests to an API, by what became of them.", ("connector", "outcome")
+)
 DEPENDENCY_UP = Metric("tillstream_dependency_up", _G, "1 while Kafka or PostgreSQL answers.", ("dependency",))
 OFFSET_RESETS_TOTAL = Metric(
     "tillstream_offset_resets_total",

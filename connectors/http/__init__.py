@@ -1,0 +1,1 @@
+"""What the HTTP source is made of: requests and answers, credentials, pages, windows of time."""

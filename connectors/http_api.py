@@ -1,0 +1,438 @@
+"""
+Payments from an API over HTTP: a gateway's lists, read page by page, poll by poll or day by day.
+
+Nothing is lost that the API shows within `overlap_s` of its time, whatever moves between two pages; nothing counts
+twice, because a record's id follows from the provider's reference and from what it says. docs/decisions/014-http.md
+tells what each way of paging can promise.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import date, datetime, time, timedelta
+from functools import cached_property, partial
+from typing import Annotated, Any, Literal, NamedTuple
+from zoneinfo import ZoneInfo
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator, model_validator
+from yarl import URL
+
+from connectors.context import SourceContext
+from connectors.http import address, auth, checking, template, tls, token
+from connectors.http.auth import AuthKind, ClientPlace, KeyPlace
+from connectors.http.body import MIB
+from connectors.http.checking import Sample
+from connectors.http.client import Client, Limits
+from connectors.http.pace import Pace
+from connectors.http.page import Page
+from connectors.http.reader import Bounds, ResourceReader, Understanding
+from connectors.http.request import places_of
+from connectors.http.resource import Resource, WindowKind
+from connectors.http.seen import Seen
+from connectors.http.window import Window, day, due_days
+from connectors.mapping import RecordConfig
+from connectors.network import Guard, NetworkConfig
+from connectors.secret import SecretReference
+from connectors.source import Batch, CheckStep, Cursor, Request, Skipped, Task
+from connectors.spec import SourceSpec
+from schemas.errors import SourceMisconfigured
+
+_MOST_DAYS = 3_700
+_HEADER = r"^[A-Za-z0-9-]{1,100}$"
+_DATE_CHARS = len("2025-01-10")
+_WITHOUT_SECRETS = (AuthKind.NONE, AuthKind.IP_WHITELIST)
+_MODES = ("direct", "proxy")
+
+
+def _is_address(value: str) -> str:
+    if value:
+        address.parse(value)
+    return value
+
+
+Address = Annotated[str, AfterValidator(_is_address)]
+"""A configuration field: an address on the web; empty: none."""
+
+Lowered = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
+
+
+class HttpApiConfig(RecordConfig, NetworkConfig):
+    """An API over HTTP."""
+
+    poll_s: float = Field(60.0, gt=0, le=86_400, description="Seconds between two polls.")
+    template: str = Field("", description="A provider that is known: what is not said here is filled in.")
+    api_base_url: Address = Field(description="What the paths of the resources stand below.")
+    proxy_base_url: Address = Field("", description="The same by way of a proxy of ours, which the provider knows.")
+    api_mode: Literal["direct", "proxy"] = Field("direct", description="Which of the two is asked.")
+    api_mode_variable: str = Field(
+        "", pattern=r"^([A-Z0-9_]{1,64}_API_MODE)?$", description="Variable of the worker that says it instead."
+    )
+    resources: tuple[Resource, ...] = Field(min_length=1, description="The lists that are read.")
+    merchant_codes: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = Field(
+        (), description="What {merchant_code} stands for: such a resource is read once for each."
+    )
+
+    authentication_type: Annotated[AuthKind, Lowered] = Field(
+        AuthKind.NONE, description="How the API is convinced; `ip_whitelist`: it knows our address."
+    )
+    username: SecretReference = Field("", description="User of `basic`.")
+    password: SecretReference = Field("", description="Password of `basic`.")
+    token: SecretReference = Field("", description="Token of `bearer`.")
+    api_key: SecretReference = Field("", description="Key of `api_key`.")
+    api_key_name: str = Field("X-Api-Key", pattern=_HEADER, description="Header or parameter that holds the key.")
+    api_key_place: KeyPlace = Field(KeyPlace.HEADER, description="Which of the two.")
+    token_url: Address = Field("", description="Where `oauth2` has its tokens from.")
+    client_id: SecretReference = Field("", description="Client of `oauth2`.")
+    client_secret: SecretReference = Field("", description="Its secret.")
+    client_place: ClientPlace = Field(ClientPlace.HEADER, description="Where it shows them to the token endpoint.")
+    oauth_scope: str = Field("", max_length=1_000, description="Scope that a token is asked for.")
+    request_headers: dict[Annotated[str, Field(pattern=_HEADER)], str] = Field(
+        default_factory=dict, description="Headers of each request: texts, or secrets by reference."
+    )
+
+    sync_days_back: int = Field(1, ge=1, le=31, description="Days that are read, for resources that go by the day.")
+    daily_at: time = Field(time(2), description="When a day that is over may be asked for, by the connector's clock.")
+    catch_up_days: int = Field(31, ge=1, le=366, description="Days that are made up for after the worker was away.")
+
+    requests_per_s: float | None = Field(None, ge=0.1, le=1_000, description="Requests in a second at most.")
+    request_s: float = Field(45.0, gt=0, le=3_600, description="Seconds that one request may take in all.")
+    retry_after_max_s: float = Field(300.0, ge=0, le=86_400, description="Longest pause that the API may ask for.")
+    run_s: float = Field(
+        300.0, gt=0, le=86_400, description="Seconds of reading after which a run ends, and the next begins."
+    )
+    max_response_mib: int = Field(32, ge=1, le=512, description="Largest answer, also once it is inflated.")
+    max_records: int = Field(100_000, ge=1, le=1_000_000, description="Records of one answer at most.")
+    max_pages: int = Field(10_000, ge=1, le=1_000_000, description="Pages of one window at most.")
+
+    tls_authorities: SecretReference = Field(
+        "", description="PEM of the authorities to trust, instead of the system's."
+    )
+    tls_certificate: SecretReference = Field("", description="PEM of the certificate that we show.")
+    tls_key: SecretReference = Field("", description="PEM of its key.")
+    verify_tls: bool = Field(True, description="Whether the server must prove who it is; never off in production.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, given: Any) -> Any:  # Any: not validated yet
+        if not isinstance(given, Mapping):
+            return given
+        options = template.filled(given)
+        # seed 003's names for the retries of every connector
+        auto, count = options.pop("auto_retry", True), options.pop("retry_count", None)
+        if auto in (False, "false"):
+            options["max_retries"] = 0
+        elif count is not None:
+            options.setdefault("max_retries", count)
+        return options
+
+    @field_validator("resources")
+    @classmethod
+    def _differ(cls, value: tuple[Resource, ...]) -> tuple[Resource, ...]:
+        if len({resource.name for resource in value}) < len(value):
+            raise ValueError("two resources have one name, and it is part of every event's id")
+        return value
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> HttpApiConfig:
+        needed = {
+            AuthKind.BASIC: ("username",),
+            AuthKind.BEARER: ("token",),
+            AuthKind.API_KEY: ("api_key",),
+            AuthKind.OAUTH2: ("token_url", "client_id", "client_secret"),
+        }.get(self.authentication_type, ())
+        if absent := [name for name in needed if not getattr(self, name)]:
+            raise ValueError(f"authentication_type {self.authentication_type} needs {', '.join(absent)}")
+        if self.api_mode == "proxy" and not self.proxy_base_url:
+            raise ValueError("api_mode proxy needs proxy_base_url")
+        if bool(self.tls_certificate) != bool(self.tls_key):
+            raise ValueError("tls_certificate and tls_key go together")
+        if self.request_s >= self.deadline_s:
+            raise ValueError("request_s must be less than deadline_s: a slow answer is not a silent source")
+        for resource in self.resources:
+            if "merchant_code" in places_of([resource.path, resource.query, resource.body]) and not self.merchant_codes:
+                raise ValueError(f"resource {resource.name} names {{merchant_code}}; give merchant_codes")
+            self.mapping_of(resource)
+        return self
+
+    def mapping_of(self, resource: Resource) -> RecordConfig:
+        """
+        How the records of a resource are understood: the connector's options with the resource's own over them.
+
+        Raises:
+            ValueError: they do not fit together.
+        """
+        own = {name: getattr(self, name) for name in RecordConfig.model_fields}
+        try:
+            return RecordConfig.model_validate({**own, **resource.mapping})
+        except ValidationError as exc:
+            told = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in exc.errors())
+            raise ValueError(f"mapping of {resource.name}: {told}") from None
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """Where its days begin."""
+        return ZoneInfo(self.timezone or "UTC")
+
+
+class _Part(NamedTuple):
+    """A resource, of one merchant where it has several, and the name of its tasks."""
+
+    name: str
+    resource: Resource
+    merchant_code: str
+
+
+class _Work(NamedTuple):
+    """What a task means: all that is new, or one window. `asked`: not by the calendar, but by somebody."""
+
+    part: _Part
+    span: Window | None = None
+    asked: bool = False
+
+
+class HttpApiSource:
+    """Publishes what an API lists, each record once for each thing that it ever said."""
+
+    def __init__(self, config: HttpApiConfig, context: SourceContext) -> None:
+        self._config = config
+        self._context = context
+        self._seen: dict[str, Seen] = {}
+        self._bounds = Bounds(config.run_s, config.max_records, config.max_pages)
+        self._oauth: auth.OAuth2 | None = None
+
+    async def tasks(self, known: Mapping[str, Cursor]) -> AsyncIterator[Sequence[Task | Skipped]]:
+        """One recurring task for each resource, and one for each day of those that go by the day."""
+        yield [task for part in self._parts() for task in self._due(part, known)]
+
+    async def requested(self, known: Mapping[str, Cursor], request: Request) -> AsyncIterator[Sequence[Task | Skipped]]:
+        """The days that were asked for, each a task of its own; without days, what is due."""
+        if request.since is None and request.until is None:
+            async for page in self.tasks(known):
+                yield page
+            return
+        today = self._context.clock.now().astimezone(self._config.zone).date()
+        last = min(request.until or today, today)
+        first = max(request.since or last, last - timedelta(days=_MOST_DAYS))
+        for part in self._parts():
+            if part.resource.window in (WindowKind.FEED, WindowKind.WHOLE):
+                yield [Skipped(part.name, "has_no_days")]
+                continue
+            days = [first + timedelta(days=index) for index in range((last - first).days + 1)]
+            yield [self._asked(part, of, request) for of in days]
+
+    async def read(self, task: Task, since: Cursor | None) -> AsyncIterator[Batch]:
+        """
+        What is new of a resource, or one window of it.
+
+        Raises:
+            SourceError: as its disposition says.
+        """
+        work: _Work = task.context
+        if work.span is None:
+            reader = self._reader(work.part, self._seen.setdefault(task.key, Seen()))
+            async for batch in reader.poll(since):
+                yield batch
+            return
+        async for batch in self._reader(work.part, Seen()).read(work.span, since):
+            yield Batch(batch.records, batch.rejections, {**batch.cursor, "asked": work.asked}, batch.filtered)
+
+    async def check(self) -> Sequence[CheckStep]:
+        """Find the host, connect, agree on TLS, have credentials, read a page and understand its records."""
+        samples = [Sample(part.name, partial(self._sample, part)) for part in self._parts()]
+        return await checking.check(self._url, self._guard, self._tls, lambda: self._client, samples)
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        if self._oauth is not None:
+            await self._oauth.close()
+        if "_client" in self.__dict__:
+            await self._client.close()
+
+    # What there is to read.
+
+    def _parts(self) -> list[_Part]:
+        parts: list[_Part] = []
+        for resource in self._config.resources:
+            if "merchant_code" in places_of([resource.path, resource.query, resource.body]):
+                parts += [_Part(f"{resource.name}/{code}", resource, code) for code in self._config.merchant_codes]
+            else:
+                parts.append(_Part(resource.name, resource, ""))
+        return parts
+
+    def _due(self, part: _Part, known: Mapping[str, Cursor]) -> list[Task]:
+        if part.resource.window is not WindowKind.DAY:
+            name = part.name
+            return [Task(name, name, part.resource.name, str(self._url), recurring=True, context=_Work(part))]
+        config = self._config
+        days = due_days(
+            self._context.clock.now(),
+            config.zone,
+            back=config.sync_days_back,
+            ready_at=config.daily_at,
+            first=_first_due(part, known),
+            most=config.catch_up_days,
+        )
+        first_readings = [self._day(part, of, asked=False) for of in days]
+        return first_readings + self._again(part, days[-1], known)
+
+    def _again(self, part: _Part, newest: date, known: Mapping[str, Cursor]) -> list[Task]:
+        """Days that were read, and are read once more for what came late."""
+        again = [(newest - timedelta(days=after), after) for after in sorted(part.resource.reread_days, reverse=True)]
+        return [
+            self._day(part, of, asked=False, suffix=f"+{after}d") for of, after in again if f"{part.name}/{of}" in known
+        ]
+
+    def _asked(self, part: _Part, of: date, request: Request) -> Task:
+        """A day that somebody asks for. One that is not over yet may be asked for again."""
+        is_over = day(of, self._config.zone).end <= self._settled(part.resource)
+        return self._day(part, of, asked=True, suffix="" if is_over else f"@{request.id}")
+
+    def _day(self, part: _Part, of: date, *, asked: bool, suffix: str = "") -> Task:
+        span = day(of, self._config.zone)
+        settled = self._settled(part.resource)
+        if span.end > settled > span.begin:
+            span = Window(span.begin, settled)
+        name = f"{part.name}/{of}{suffix}"
+        return Task(name, name, part.resource.name, str(self._url), context=_Work(part, span, asked))
+
+    def _settled(self, resource: Resource) -> datetime:
+        return (self._context.clock.now() - timedelta(seconds=resource.settle_s)).replace(microsecond=0)
+
+    # What it is read with. Made at the first use: a source that is only configured opens nothing.
+
+    def _reader(self, part: _Part, seen: Seen) -> ResourceReader:
+        mapping = self._config.mapping_of(part.resource)
+        return ResourceReader(
+            part.resource,
+            Understanding(mapping, partial(mapping.mapper, self._context, part.resource.name)),
+            self._client,
+            self._url,
+            clock=self._context.clock,
+            seen=seen,
+            bounds=self._bounds,
+            merchant_code=part.merchant_code,
+            private=self._auth.params,
+        )
+
+    async def _sample(self, part: _Part) -> tuple[Page, Batch]:
+        now, span, resource = self._context.clock.now(), None, part.resource
+        if resource.window is WindowKind.ROLLING:
+            span = Window(now - timedelta(seconds=resource.window_s), self._settled(resource))
+        elif resource.window is WindowKind.DAY:
+            config = self._config
+            (of,) = due_days(now, config.zone, back=1, ready_at=config.daily_at)
+            span = day(of, config.zone)
+        return await self._reader(part, Seen()).first_page(span)
+
+    @cached_property
+    def _url(self) -> URL:
+        return address.parse(_base_url(self._config))
+
+    @cached_property
+    def _guard(self) -> Guard:
+        return self._context.guard(self._config.allow_networks)
+
+    def _tls(self) -> ssl.SSLContext:
+        config, secrets = self._config, self._context.secrets
+        return tls.context(
+            authorities=secrets.resolve(config.tls_authorities),
+            certificate=secrets.resolve(config.tls_certificate),
+            key=secrets.resolve(config.tls_key),
+            verify=config.verify_tls,
+            production=self._context.production,
+        )
+
+    @cached_property
+    def _client(self) -> Client:
+        config, context = self._config, self._context
+        if context.production and self._url.scheme == "http" and config.authentication_type not in _WITHOUT_SECRETS:
+            raise SourceMisconfigured(
+                f"{address.shown(self._url)} would carry credentials in the clear", hint="use https://"
+            )
+        return Client(
+            name=context.connector,
+            auth=self._auth,
+            guard=self._guard,
+            tls=self._tls(),
+            limits=Limits(
+                connect_s=config.connect_s,
+                read_s=config.answer_s,
+                total_s=config.request_s,
+                response_bytes=config.max_response_mib * MIB,
+                retry_after_max_s=config.retry_after_max_s,
+            ),
+            pace=Pace(config.requests_per_s, context.clock),
+            clock=context.clock,
+            meter=context.meter,
+        )
+
+    @cached_property
+    def _auth(self) -> auth.Auth:
+        found = self._plain_auth()
+        if not self._config.request_headers:
+            return found
+        return auth.WithHeaders(found, self._context.secrets, self._config.request_headers)
+
+    def _plain_auth(self) -> auth.Auth:
+        config, secrets = self._config, self._context.secrets
+        match config.authentication_type:
+            case AuthKind.BASIC:
+                return auth.basic(secrets, config.username, config.password)
+            case AuthKind.BEARER:
+                return auth.bearer(secrets, config.token)
+            case AuthKind.API_KEY:
+                return auth.api_key(secrets, config.api_key, name=config.api_key_name, place=config.api_key_place)
+            case AuthKind.OAUTH2:
+                self._oauth = auth.OAuth2(self._ask_for_token, self._context.clock)
+                return self._oauth
+        return auth.no_auth()
+
+    async def _ask_for_token(self) -> tuple[Mapping[str, object], frozenset[str]]:
+        config, secrets = self._config, self._context.secrets
+        return await token.ask(
+            self._client,
+            URL(config.token_url),
+            client_id=secrets.resolve(config.client_id),
+            client_secret=secrets.resolve(config.client_secret),
+            place=config.client_place,
+            scope=config.oauth_scope,
+        )
+
+
+SPEC = SourceSpec(
+    kind="http_api",
+    summary="Payments from an API over HTTP, such as a payment gateway's: polled, or a day at a time.",
+    config=HttpApiConfig,
+    factory=HttpApiSource,
+    resumes_from="page in a frozen window of time; days by their date",
+    takes_dates=True,
+)
+
+
+def _base_url(config: HttpApiConfig) -> str:
+    """
+    The address that is asked, or the proxy's.
+
+    Raises:
+        SourceMisconfigured: the worker's variable says what cannot be.
+    """
+    mode = os.environ.get(config.api_mode_variable, "") if config.api_mode_variable else ""
+    mode = mode or config.api_mode
+    if mode not in _MODES or (mode == "proxy" and not config.proxy_base_url):
+        raise SourceMisconfigured(
+            f"{config.api_mode_variable} is {mode[:32]!r}", hint="it is direct, or proxy with a proxy_base_url"
+        )
+    return config.proxy_base_url if mode == "proxy" else config.api_base_url
+
+
+def _first_due(part: _Part, known: Mapping[str, Cursor]) -> date | None:
+    """The first day that was read because it was due: since then none may be missed."""
+    prefix = f"{part.name}/"
+    days = [
+        date.fromisoformat(key.removeprefix(prefix))
+        for key, cursor in known.items()
+        if key.startswith(prefix) and len(key) == len(prefix) + _DATE_CHARS and cursor.get("asked") is False
+    ]
+    return min(days, default=None)
