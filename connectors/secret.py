@@ -17,11 +17,13 @@ from pydantic import AfterValidator
 
 from schemas.errors import SourceMisconfigured
 
-_REFERENCE = re.compile(r"\$\{(env:[A-Za-z_][A-Za-z0-9_]{0,127}|file:[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)*)\}")
+REFERENCE = re.compile(
+    r"\$\{(?:env:(?P<env>[A-Za-z_][A-Za-z0-9_]{0,127})|file:(?P<file>[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)*))\}", re.ASCII
+)
 
 
 def _is_reference(value: str) -> str:
-    if value and not _REFERENCE.fullmatch(value):
+    if value and not REFERENCE.fullmatch(value):
         # the value itself may be a secret: it is not quoted
         raise ValueError("a secret is given by reference: ${env:NAME} or ${file:NAME}")
     return value
@@ -45,6 +47,10 @@ class Secrets(Protocol):
         """
         ...
 
+    def learn(self, secret: str) -> None:
+        """Treat as a secret what no reference named: a token that we were given, a password made of two parts."""
+        ...
+
 
 class GivenSecrets:
     """Secrets from a mapping of references, for tools and tests."""
@@ -59,3 +65,6 @@ class GivenSecrets:
         if reference not in self._secrets:
             raise SourceMisconfigured(f"{reference} is not a secret that may be used here")
         return self._secrets[reference]
+
+    def learn(self, secret: str) -> None:
+        """Tools and tests have no log to keep it out of."""

@@ -20,6 +20,7 @@ from schemas.errors import ConfigError, StackBusy
 from tillstream.embedded.lock import OwnerLock
 from tillstream.health import Health
 from tillstream.metrics import CONTENT_TYPE, PrometheusMeter
+from tillstream.redaction import process_redactor
 
 _SHUTDOWN_S = 1.0  # a scrape takes milliseconds; a worker that ends waits no longer for one
 
@@ -62,15 +63,17 @@ async def serve(
 
 def application(meter: PrometheusMeter, health: Health) -> web.Application:
     """The three routes."""
+    redact = process_redactor().redact
 
     async def metrics(_: web.Request) -> web.Response:
-        return web.Response(body=meter.exposition(), headers={"Content-Type": CONTENT_TYPE})
+        body = redact(meter.exposition().decode())
+        return web.Response(body=body.encode(), headers={"Content-Type": CONTENT_TYPE})
 
     async def livez(_: web.Request) -> web.Response:
         return web.json_response({"live": True})
 
     async def readyz(_: web.Request) -> web.Response:
-        reasons = health.reasons()
+        reasons = {subject: redact(reason) for subject, reason in health.reasons().items()}
         return web.json_response({"ready": not reasons, "reasons": reasons}, status=503 if reasons else 200)
 
     app = web.Application()

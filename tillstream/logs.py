@@ -9,57 +9,23 @@ characters are escaped, so a file's name cannot forge a line. Registered secrets
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
 import re
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TextIO
-from urllib.parse import quote
 
-from tillstream.secret import MASK
+from tillstream.escape import escaped
+from tillstream.redaction import Redactor
 
 # Source: logrus' text formatter, which wrote seed 000's lines: anything else is quoted.
 _PLAIN = re.compile(r"[A-Za-z0-9\-._/@^+]+", re.ASCII)
-_SHORTEST_SECRET = 4  # removing shorter ones would mangle every line and hide nothing
-_ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+logger = logging.getLogger(__name__)
 _LIBRARIES = ("aiokafka", "faust", "mode", "asyncio", "aiohttp.access")
-
-
-class Redactor:
-    """Removes registered secrets from text, in every spelling a line may hold them in."""
-
-    def __init__(self, secrets: Iterable[str] = ()) -> None:
-        self._spellings: set[str] = set()
-        self._pattern: re.Pattern[str] | None = None
-        self.register(secrets)
-
-    def register(self, secrets: Iterable[str]) -> None:
-        """Remove these too from now on. Texts shorter than four characters are not removed."""
-        for secret in secrets:
-            if len(secret) >= _SHORTEST_SECRET:
-                self._spellings.update(_spellings(secret))
-        if self._spellings:
-            longest_first = sorted(self._spellings, key=len, reverse=True)
-            self._pattern = re.compile("|".join(re.escape(spelling) for spelling in longest_first))
-
-    def redact(self, text: str) -> str:
-        """`text` without secrets."""
-        return text if self._pattern is None else self._pattern.sub(MASK, text)
-
-
-def _spellings(secret: str) -> Iterator[str]:
-    """As it is, in a URL, in base64; and each of these inside JSON or a `repr`, to the second level."""
-    raw = secret.encode("utf-8", "surrogatepass")
-    spellings = {secret, quote(secret, safe="", errors="surrogatepass")}
-    spellings |= {base64.b64encode(raw).decode(), base64.urlsafe_b64encode(raw).decode()}
-    yield from spellings
-    for _ in range(2):
-        spellings = {inside(spelling) for spelling in spellings for inside in _INSIDE}
-        yield from spellings
 
 
 class LogfmtFormatter(logging.Formatter):
@@ -105,7 +71,7 @@ def configure(*, level: str, format_: str, redactor: Redactor, stream: TextIO | 
     """
     Make the root logger write to `stream` (standard error) and to nothing else.
 
-    Libraries are heard from their warnings on, unless `level` is debug.
+    Libraries are heard from their warnings on, unless `level` is debug. What nobody caught ends in the log too.
     """
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter(redactor) if format_ == "json" else LogfmtFormatter(redactor))
@@ -115,6 +81,15 @@ def configure(*, level: str, format_: str, redactor: Redactor, stream: TextIO | 
     logging.captureWarnings(capture=True)
     for name in _LIBRARIES:
         logging.getLogger(name).setLevel(logging.NOTSET if level == "debug" else logging.WARNING)
+    # Python's own hooks print tracebacks as they are, with whatever an error quotes.
+    sys.excepthook = lambda _, error, __: _uncaught(error)
+    threading.excepthook = lambda given: _uncaught(given.exc_value)
+    sys.unraisablehook = lambda given: _uncaught(given.exc_value)
+
+
+def _uncaught(error: BaseException | None) -> None:
+    if error is not None and not isinstance(error, KeyboardInterrupt | SystemExit):
+        logger.critical("nobody caught an error", exc_info=error)
 
 
 def facts_of(record: logging.LogRecord) -> dict[str, object]:
@@ -134,20 +109,6 @@ def facts_of(record: logging.LogRecord) -> dict[str, object]:
     return facts
 
 
-def escaped(text: str) -> str:
-    r"""`text` as it stands between double quotes: `\n`, `\"`, `\u202e` for whatever a terminal would obey or hide."""
-    if text.isprintable() and "\\" not in text and '"' not in text:
-        return text
-    return "".join(_ESCAPES.get(char) or (char if char.isprintable() else _code(char)) for char in text)
-
-
-def _code(char: str) -> str:
-    point = ord(char)
-    if point < 0x100:
-        return f"\\x{point:02x}"
-    return f"\\u{point:04x}" if point < 0x10000 else f"\\U{point:08x}"
-
-
 def _key(name: str) -> str:
     return name if _PLAIN.fullmatch(name) else re.sub(r"[^A-Za-z0-9\-._/@^+]", "_", name) or "_"
 
@@ -162,11 +123,3 @@ def _text(value: object) -> str:
     if isinstance(value, datetime):
         return value.isoformat().replace("+00:00", "Z")
     return str(value)
-
-
-_INSIDE: tuple[Callable[[str], str], ...] = (
-    escaped,
-    lambda text: json.dumps(text)[1:-1],
-    lambda text: json.dumps(text, ensure_ascii=False)[1:-1],
-    lambda text: repr(text)[1:-1],
-)

@@ -6,6 +6,7 @@ What it is made of comes from the settings; servers of one's own that they name 
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from tillstream.embedded.home import Home
 from tillstream.embedded.state import Endpoints
 from tillstream.embedded.supervisor import StackOptions, status
 from tillstream.embedded.worker import WorkerCommand
+from tillstream.secret import allows
 
 _FOUND = ("default", "running stack")  # origins that name no server of one's own
 
@@ -66,7 +68,7 @@ def _worker(role: Role, loaded: Loaded) -> WorkerCommand:
         name=role.value,
         # -P: a module of the working directory must not stand in for one of ours
         argv=(sys.executable, "-P", "-m", "tillstream", "worker", role.value),
-        environment=_environment(loaded),
+        environment={**_environment(loaded), **(_secrets(loaded) if role is Role.CONNECTOR else {})},
         directory=loaded.settings.home,
         role=role.value,
     )
@@ -83,3 +85,9 @@ def _environment(loaded: Loaded) -> dict[str, str]:
             value = getattr(value, part)
         found[setting.variable] = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
     return found
+
+
+def _secrets(loaded: Loaded) -> dict[str, str]:
+    """The variables that connectors may refer to: no other worker gets them."""
+    names = loaded.settings.secrets.names
+    return {variable: value for variable, value in os.environ.items() if allows(names, variable)}

@@ -15,7 +15,7 @@ from schemas.errors import ConfigError, NotFound
 from tillstream.cli import context
 from tillstream.cli.option import DryRunOption, OutputOption
 from tillstream.cli.output import Output, note, print_fields, print_json, print_table
-from tillstream.logs import escaped
+from tillstream.escape import escaped
 
 if TYPE_CHECKING:
     from uuid import UUID

@@ -50,6 +50,7 @@ def load() -> Loaded:
         ConfigError: all that is wrong, at once.
     """
     from tillstream import config, logs
+    from tillstream.redaction import process_redactor
     from tillstream.stack import endpoints
 
     chosen = dict(FLAGS.settings)
@@ -59,7 +60,9 @@ def load() -> Loaded:
     loaded = config.load(chosen, file=FLAGS.config, stack=endpoints(home))
     settings = loaded.settings
     level = "debug" if FLAGS.verbose else settings.log.level
-    logs.configure(level=level, format_=settings.log.format, redactor=logs.Redactor(settings.secrets()))
+    redactor = process_redactor()
+    redactor.register(settings.secret_texts())
+    logs.configure(level=level, format_=settings.log.format, redactor=redactor)
     return loaded
 
 

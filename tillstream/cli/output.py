@@ -22,7 +22,8 @@ from rich.table import Table
 from rich.text import Text
 
 from schemas.errors import TillError
-from tillstream.logs import escaped
+from tillstream.escape import escaped
+from tillstream.redaction import process_redactor
 
 _PIPE_WIDTH = 10_000  # a table in a pipe is never folded
 
@@ -63,7 +64,7 @@ def print_fields(fields: Sequence[tuple[str, object]]) -> None:
 
 def note(text: str) -> None:
     """Something for a person, on standard error."""
-    sys.stderr.write(f"{text}\n")
+    sys.stderr.write(f"{process_redactor().redact(text)}\n")
 
 
 def print_error(error: TillError) -> None:

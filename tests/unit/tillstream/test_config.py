@@ -86,7 +86,7 @@ def test_nothing_that_shows_settings_shows_a_secret() -> None:
     assert ("postgres.dsn", "postgresql://till:***@db/till?sslpassword=***", "TILL_POSTGRES_DSN") in list(
         loaded.shown()
     )
-    assert set(loaded.settings.secrets()) == {"alsosecret", "s3cr%21et", "s3cr!et"}
+    assert set(loaded.settings.secret_texts()) == {"alsosecret", "s3cr%21et", "s3cr!et"}
 
 
 def test_production_refuses_failpoints() -> None:

@@ -4,6 +4,8 @@ import base64
 import io
 import json
 import logging
+import sys
+import threading
 from collections.abc import Iterator
 from urllib.parse import quote
 
@@ -145,7 +147,9 @@ def _root() -> Iterator[None]:
     libraries = {
         name: logging.getLogger(name).level for name in ("aiokafka", "faust", "mode", "asyncio", "aiohttp.access")
     }
+    hooks = sys.excepthook, threading.excepthook, sys.unraisablehook
     yield
+    sys.excepthook, threading.excepthook, sys.unraisablehook = hooks
     root.handlers[:] = handlers
     root.setLevel(level)
     for name, before in libraries.items():
@@ -167,3 +171,26 @@ def test_a_configured_root_logger_writes_one_kind_of_line_and_hears_libraries_fr
     assert len(lines) == 2
     assert lines[0].endswith('level=info msg="connected" component=sinks.postgres dsn="***"')
     assert 'level=warning msg="heard ***" component=aiokafka.client' in lines[1]
+
+
+@pytest.mark.usefixtures("_root")
+def test_what_nobody_caught_is_a_line_like_any_other_and_hides_its_secret() -> None:
+    stream = io.StringIO()
+    configure(level="info", format_="logfmt", redactor=Redactor(["hunter22"]), stream=stream)
+
+    def fail() -> None:
+        password = "hunter22"
+        raise ValueError(f"refused {password}")
+
+    thread = threading.Thread(target=fail)
+    thread.start()
+    thread.join()
+    try:
+        fail()
+    except ValueError as exc:
+        sys.excepthook(ValueError, exc, exc.__traceback__)
+
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 2
+    assert all('level=critical msg="nobody caught an error"' in line and "refused ***" in line for line in lines)
+    assert "refused hunter22" not in stream.getvalue()
