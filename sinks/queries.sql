@@ -235,6 +235,7 @@ WITH given AS (
     SELECT o.digest, o.run, o.log_offset, $2, $1
       FROM other o JOIN standing s ON s.digest = o.digest
      WHERE s.run <> o.run
+       AND o.run NOT IN (SELECT run FROM {schema}.pruned_repeats WHERE run = ANY ($7))
         ON CONFLICT (digest, run) DO NOTHING
     RETURNING digest
 ), duplicate AS (
@@ -319,6 +320,7 @@ WITH input AS (
       FROM input
      WHERE (digest, run) NOT IN (SELECT digest, run FROM {schema}.payment_events WHERE digest = ANY ($4))
        AND (digest, run) NOT IN (SELECT digest, run FROM {schema}.event_repeats WHERE digest = ANY ($4))
+       AND run NOT IN (SELECT run FROM {schema}.pruned_repeats WHERE run = ANY ($5))
         ON CONFLICT (digest, run) DO NOTHING
     RETURNING digest, run
 ), outcomes AS (
@@ -360,4 +362,5 @@ SELECT log_partition, next_offset FROM {schema}.sink_offsets WHERE topic = $1;
 -- name: is_counted
 SELECT EXISTS (SELECT FROM {schema}.payment_events WHERE digest = $1 AND run = $2)
     OR EXISTS (SELECT FROM {schema}.event_repeats WHERE digest = $1 AND run = $2)
+    OR EXISTS (SELECT FROM {schema}.pruned_repeats WHERE run = $2)
     OR EXISTS (SELECT FROM {schema}.event_deaths WHERE digest = $1 AND run = $2) AS counted;

@@ -8,6 +8,7 @@ CREATE TABLE {schema}.event_origins (LIKE {live}.event_origins INCLUDING ALL);
 CREATE TABLE {schema}.payment_events (LIKE {live}.payment_events INCLUDING ALL);
 CREATE TABLE {schema}.payments (LIKE {live}.payments INCLUDING ALL);
 CREATE TABLE {schema}.event_repeats (LIKE {live}.event_repeats INCLUDING ALL);
+CREATE TABLE {schema}.pruned_repeats (LIKE {live}.pruned_repeats INCLUDING ALL);
 CREATE TABLE {schema}.event_deaths (LIKE {live}.event_deaths INCLUDING ALL);
 CREATE TABLE {schema}.run_ledger (LIKE {live}.run_ledger INCLUDING ALL);
 CREATE TABLE {schema}.sink_offsets (LIKE {live}.sink_offsets INCLUDING ALL);
@@ -85,6 +86,8 @@ WITH origins AS (
      WHERE NOT EXISTS (SELECT FROM {live}.payment_events e WHERE e.digest = p.digest AND e.run = p.run)
        AND NOT EXISTS (SELECT FROM events e WHERE e.digest = p.digest AND e.run = p.run)
        AND NOT EXISTS (SELECT FROM {live}.event_deaths d WHERE d.digest = p.digest AND d.run = p.run)
+       -- a pruned run's repeats are counted already
+       AND NOT EXISTS (SELECT FROM {live}.pruned_repeats x WHERE x.run = p.run)
         ON CONFLICT (digest, run) DO NOTHING
     RETURNING run
 ), deaths AS (

@@ -9,7 +9,8 @@
 
 -- name: recounted
 -- The sink's side of the ledger, counted from rows: the first event of a key was applied, every other one was a duplicate.
-recounted AS (
+-- Of repeats that were pruned, counts and sums are left.
+of_rows AS (
     SELECT run, topic, log_partition, outcome, events, {digest_sum} AS digest_sum
       FROM (SELECT run, topic, log_partition, outcome, count(*) AS events, sum(high) AS high, sum(low) AS low,
                    count(*) FILTER (WHERE low < 0) AS negative
@@ -23,6 +24,13 @@ recounted AS (
                             UNION ALL
                             SELECT run, topic, log_partition, digest, 'dead' FROM {schema}.event_deaths) AS outcomes) AS halved
              GROUP BY run, topic, log_partition, outcome) AS summed
+), recounted AS (
+    SELECT run, topic, log_partition, outcome, sum(events)::bigint AS events,
+           mod(sum(digest_sum), 340282366920938463463374607431768211456) AS digest_sum
+      FROM (SELECT run, topic, log_partition, outcome, events, digest_sum FROM of_rows
+            UNION ALL
+            SELECT run, topic, log_partition, 'duplicate', events, digest_sum FROM {schema}.pruned_repeats) AS parts
+     GROUP BY run, topic, log_partition, outcome
 )
 
 

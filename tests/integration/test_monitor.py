@@ -260,6 +260,28 @@ async def test_a_worker_that_announced_itself_and_does_not_answer_is_a_cause(wor
     assert "worker sink does not answer" in (await connectors.find(world.pool, "bank")).cause
 
 
+async def test_repeats_of_runs_that_closed_long_ago_are_pruned_and_those_of_an_open_run_stay(world: World) -> None:
+    closed, still_open = await world.run(), await world.run(published=1)
+    await world.monitor.sweep()
+    for n, each in enumerate((closed, still_open)):
+        await world.pool.execute(
+            "INSERT INTO event_repeats VALUES ($1, $2, now() - interval '100 days', 0, $3, 't')", uuid4(), each, n
+        )
+    await world.pool.execute(
+        "UPDATE connector_runs SET closed_at = closed_at - interval '8 days', started_at = now() - interval '100 days'"
+    )
+    world.monitor._prune_again_at_s = 0.0
+    await world.monitor.sweep()
+    assert await world.pool.fetchval("SELECT count(*) FROM event_repeats") == 2
+    world.monitor.settings = replace_settings(world.monitor.settings, keep_repeats_days=7)
+    world.monitor._prune_again_at_s = 0.0
+
+    await world.monitor.sweep()
+
+    assert [row["run"] for row in await world.pool.fetch("SELECT run FROM event_repeats")] == [still_open]
+    assert [row["run"] for row in await world.pool.fetch("SELECT run FROM pruned_repeats")] == [closed]
+
+
 # dead letters
 
 

@@ -263,4 +263,48 @@ MUTANTS = (
         "RunStatus.SUCCESS",
         (UNIT + "tillstream/test_verdict.py::test_a_run_with_anything_less_than_success_ends_partial",),
     ),
+    Mutant(
+        "a record that two runs rejected is listed for one of them",
+        "sinks/letters.sql",
+        " WHERE run_id IS NOT NULL AND NOT EXISTS (SELECT FROM listed)\n",
+        " WHERE false AND NOT EXISTS (SELECT FROM listed)\n",
+        (
+            INTEGRATION + "test_sink_letters.py"
+            "::test_letters_of_what_was_rejected_or_died_give_no_finding_however_often_they_were_published",
+        ),
+    ),
+    Mutant(
+        "a letter that is not listed is always on its way",
+        "tillstream/control/ledger.py",
+        "    if behind:\n",
+        "    if True:\n",
+        (
+            INTEGRATION + "test_letters.py"
+            "::test_a_letter_on_its_way_to_the_list_is_awaited_and_one_that_the_list_lost_is_named",
+        ),
+    ),
+    Mutant(
+        "a redelivery of a pruned run counts again",
+        "sinks/queries.sql",
+        "       AND o.run NOT IN (SELECT run FROM {schema}.pruned_repeats WHERE run = ANY ($7))\n",
+        "",
+        (INTEGRATION + "test_sink_prune.py::test_what_is_redelivered_of_a_pruned_run_counts_nowhere",),
+    ),
+    Mutant(
+        "pruning leaves no trace",
+        "sinks/prune.sql",
+        "{digest_sum} FROM summed\n",
+        "{digest_sum} FROM summed WHERE false\n",
+        (
+            INTEGRATION + "test_sink_prune.py"
+            "::test_a_run_that_closed_long_ago_loses_its_repeats_and_its_ledger_balances_all_the_same",
+        ),
+    ),
+    Mutant(
+        "pruning waits for no lock",
+        "sinks/prune.py",
+        "SELECT pg_advisory_xact_lock({partition_lock(LIVE_SCHEMA, place)})",
+        "SELECT {partition_lock(LIVE_SCHEMA, place)}",
+        (INTEGRATION + "test_sink_prune.py::test_pruning_leaves_a_partition_alone_that_is_at_work_and_comes_back",),
+    ),
 )

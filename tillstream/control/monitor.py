@@ -1,5 +1,6 @@
 """
-The monitor: measures lag, ends runs, judges connectors. It consumes nothing, so it sees consumers that are stuck.
+The monitor: measures lag, ends runs, judges connectors, prunes what is old. It consumes nothing, so it sees consumers
+that are stuck.
 
 Everything is level-triggered: each sweep looks at the whole state and acts on what it finds, so a sweep that was
 missed, or a monitor that was away for a day, costs nothing but time. Writes are conditional: two monitors do no harm.
@@ -11,7 +12,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -19,6 +20,7 @@ from uuid import UUID
 from schemas import metric
 from schemas.errors import TillError
 from sinks.pool import Connection, Pool, close_pool, connection
+from sinks.prune import prune_repeats
 from streams.lag import LagProbe, PartitionLag
 from tillstream.config import MonitorSettings
 from tillstream.control import letter, run, worker
@@ -30,6 +32,8 @@ from tillstream.metrics import PrometheusMeter
 logger = logging.getLogger(__name__)
 
 KAFKA, POSTGRES = "kafka", "postgres"
+_PRUNED_AT_ONCE = 5_000  # rows; less than a second
+_PRUNING_RESTS_S = 600.0  # once nothing is left to prune
 
 
 @dataclass(slots=True)
@@ -47,6 +51,7 @@ class Monitor:
     pool: Pool | None = None
     _answering_since_s: float | None = None
     _overdue: dict[UUID, str] = field(default_factory=dict)
+    _prune_again_at_s: float = 0.0
 
     async def __aenter__(self) -> Monitor:
         return self
@@ -70,6 +75,7 @@ class Monitor:
                 await self._judge_runs(held, watched_s=now - self._answering_since_s)
                 await letter.confirm(held)
                 await self._judge_connectors(held, problems)
+            await self._prune(self.pool)
             self._up(POSTGRES)
         except TillError as exc:
             self._answering_since_s = None
@@ -147,6 +153,18 @@ class Monitor:
                 facts = {"connector": name, "state": state.value, "cause": cause}
                 logger.log(_LEVELS[state], "connector health changed", extra={"facts": facts})
             await held.execute(statements()["judge_connector"], row["id"], state.value, cause)
+
+    # what is old
+
+    async def _prune(self, pool: Pool) -> None:
+        if time.monotonic() < self._prune_again_at_s:
+            return
+        older_than = timedelta(days=self.settings.keep_repeats_days)
+        pruned = await prune_repeats(pool, older_than=older_than, most=_PRUNED_AT_ONCE)
+        if pruned:
+            logger.info("repeats pruned", extra={"facts": {"rows": pruned}})
+        else:
+            self._prune_again_at_s = time.monotonic() + _PRUNING_RESTS_S
 
     # dependencies
 
