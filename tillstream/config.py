@@ -40,19 +40,23 @@ ENVIRONMENT_PREFIX = "TILL_"
 CONFIG_VARIABLE = "TILL_CONFIG"
 DEFAULT_FILE = "till.toml"
 
+REFERABLE_PREFIX = "TILL_SECRET_"  # what connectors may refer to unless the settings say otherwise
+
 # Read elsewhere, before there are settings.
 OTHER_VARIABLES: dict[str, str] = {
     CONFIG_VARIABLE: "The TOML file to read instead of `till.toml` in the working directory.",
     "TILL_CACHE": "Where downloads for the embedded stack are kept; may be deleted at any time.",
     "TILL_JAVA": "The Java program (17 or newer) that runs the embedded broker.",
     "TILL_MAVEN_REPOSITORY": "Where the broker's jars are fetched; their checksums decide, not the place.",
+    f"{REFERABLE_PREFIX}*": "Secrets that connectors may refer to as `${env:TILL_SECRET_…}`: see `secrets.env`.",
     "TILL_POSTGRES_BIN": "The folder of a local PostgreSQL's programs, for the embedded server.",
 }
-_OTHER_PREFIXES = ("TILL_TEST_",)
+_OTHER_PREFIXES = ("TILL_TEST_", REFERABLE_PREFIX)
 
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*(ms|s|m|h|d)", re.ASCII)
 _DAY_S = 86_400.0
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|[A-Za-z_][A-Za-z0-9_]{3,}\*", re.ASCII)
 
 
 class Environment(StrEnum):
@@ -177,6 +181,42 @@ class ConnectorSettings(_Section):
         description="How often a worker compares the connectors it should run with those it runs.",
     )
     heartbeat_s: Seconds = Field(default=5.0, gt=0, le=600, description="How often a worker tells that its runs live.")
+    adapter_modules: str = Field(
+        default="",
+        pattern=r"^([A-Za-z_][A-Za-z0-9_.]*(,\s*|$))*$",
+        description="Python modules whose classes connectors may name as adapters, commas between; their parts too.",
+    )
+
+
+class SecretsSettings(_Section):
+    """Which secrets connectors may refer to. A configuration names a secret, and never holds one."""
+
+    env: str = Field(
+        default=f"{REFERABLE_PREFIX}*",
+        description="Variables that `${env:NAME}` may name, commas between; `*` ends the beginning of names.",
+    )
+    folder: Path | None = Field(
+        default=None, description="Folder below which `${file:NAME}` is read. Default: `secrets` in the home."
+    )
+
+    @field_validator("env")
+    @classmethod
+    def _lists_names(cls, value: str) -> str:
+        for name in filter(None, (each.strip() for each in value.split(","))):
+            if not _VARIABLE.fullmatch(name):
+                # a list that allows everything would hand over the worker's whole environment
+                raise ValueError("must be names of variables, or beginnings of four characters and more with a `*`")
+        return value
+
+    @field_validator("folder", mode="before")
+    @classmethod
+    def _is_absolute(cls, value: object) -> object:
+        return Path(value).expanduser().absolute() if isinstance(value, str) and value else value or None
+
+    @property
+    def names(self) -> list[str]:
+        """The variables, and beginnings of variables."""
+        return [name for each in self.env.split(",") if (name := each.strip())]
 
 
 class MonitorSettings(_Section):
@@ -280,6 +320,7 @@ class Settings(_Section):
     topic: TopicSettings = Field(default_factory=TopicSettings)
     sink: SinkSettings = Field(default_factory=SinkSettings)
     connector: ConnectorSettings = Field(default_factory=ConnectorSettings)
+    secrets: SecretsSettings = Field(default_factory=SecretsSettings)
     monitor: MonitorSettings = Field(default_factory=MonitorSettings)
     http: HttpSettings = Field(default_factory=HttpSettings)
     log: LogSettings = Field(default_factory=LogSettings)
@@ -295,7 +336,7 @@ class Settings(_Section):
             raise ValueError("failpoints are refused while environment is production")
         return self
 
-    def secrets(self) -> tuple[str, ...]:
+    def secret_texts(self) -> tuple[str, ...]:
         """Every secret text these settings hold, parts of URLs included, for the log's redaction."""
         return secrets_of(self.postgres.dsn.get_secret_value())
 
