@@ -88,6 +88,9 @@ CONNECTOR_HEALTHY = Metric(
 FILES_SKIPPED_TOTAL = Metric(
     "tillstream_files_skipped_total", _C, "Files not read, by reason.", ("connector", "reason")
 )
+DOWNLOADED_BYTES_TOTAL = Metric(
+    "tillstream_downloaded_bytes_total", _C, "Bytes of files brought from servers.", ("connector",)
+)
 HTTP_REQUESTS_TOTAL = Metric(
     "tillstream_http_requests_total", _C, "Requests to an API, by what became of them.", ("connector", "outcome")
 )

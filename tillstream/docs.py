@@ -48,6 +48,7 @@ WITHOUT_ALERT: Mapping[str, str] = {
     "tillstream_runs_awaiting_sink": "normal while the sink works; past the deadline tillstream_run_overdue alerts",
     "tillstream_connector_state": "tillstream_connector_healthy sums it up",
     "tillstream_files_skipped_total": "skipping known files is normal",
+    "tillstream_downloaded_bytes_total": "a rate to look at; a download that fails shows as an unwell connector",
     "tillstream_http_requests_total": "a rate to look at; what stays wrong shows as an unwell connector",
 }
 
