@@ -39,7 +39,7 @@ class DeadLetter(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
 
     version: Literal[1] = 1
-    id: str = Field(description="32 hex digits, a function of the record's place.")
+    id: str = Field(description="32 hex digits, a function of the record's place and content.")
     stage: Stage
     reason: str = Field(description="Stable code, such as `invalid_amount`.")
     message: str = Field(description="What was wrong, in words, without the record's content.")
@@ -81,8 +81,18 @@ class DeadLetter(BaseModel):
 
 
 def letter_id(stage: Stage, *place: str) -> str:
-    """The id of the letter for the record at `place` (topic, partition, offset; or connector, object, position)."""
+    """The id of the letter for the record at `place`: connector, object and position, or as `sink_letter_id` says."""
     return hashlib.sha256("\n".join([stage, *place]).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def sink_letter_id(topic: str, partition: int, offset: int, *, key: bytes | None, value: bytes | None) -> str:
+    """
+    The id of the letter for the record at this place of a topic, with these bytes.
+
+    The place alone is no identity: a topic that was deleted and made again gives it to another record.
+    """
+    said = ("-" if each is None else hashlib.sha256(each).hexdigest() for each in (value, key))
+    return letter_id(Stage.SINK, topic, str(partition), str(offset), *said)
 
 
 def payload(

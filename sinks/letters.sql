@@ -125,7 +125,9 @@ SELECT run, id AS letter_id,
                coalesce(value, ''::bytea) AS bytes,
                CASE WHEN strpos(topic || source_object || position, '\') > 0 THEN NULL
                     WHEN stage = 'source' AND position <> '' THEN concat_ws(E'\n', stage, connector_id, source_object, position)
-                    WHEN stage = 'sink' AND log_offset IS NOT NULL THEN concat_ws(E'\n', stage, topic, log_partition, log_offset)
+                    WHEN stage = 'sink' AND log_offset IS NOT NULL AND NOT truncated
+                    THEN concat_ws(E'\n', stage, topic, log_partition, log_offset, coalesce(encode(sha256(value), 'hex'), '-'),
+                                   coalesce(encode(sha256(key), 'hex'), '-'))
                END AS place
           FROM {schema}.dead_letters) AS l
  WHERE content <> said

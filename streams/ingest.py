@@ -15,7 +15,6 @@ the process.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import time
 from collections import Counter
@@ -43,7 +42,7 @@ from schemas.errors import (
 from schemas.event import MAX_EVENT_ID
 from schemas.failpoint import failpoint
 from schemas.identity import foreign_id
-from schemas.letter import DeadLetter, Stage, letter_id, payload
+from schemas.letter import DeadLetter, Stage, payload, sink_letter_id
 from schemas.metric import Meter
 from schemas.topic import LETTER_MAX_BYTES
 from sinks.base import EXTERNAL_RUN, Applied, Dead, Place, Preparation, Record, Sink
@@ -462,20 +461,11 @@ def _decoded(raw: ConsumerRecord[bytes | None, bytes | None]) -> Record | Poison
 
 def nameless_id(raw: ConsumerRecord[bytes | None, bytes | None]) -> str:
     """The event id of a record that names none and does not decode: its place, and what is there."""
-    return f"{raw.topic}/{raw.partition}/{raw.offset}/{_fingerprint(raw)}"
+    return f"{raw.topic}/{raw.partition}/{raw.offset}/{_letter_id(raw)}"
 
 
-def _fingerprint(raw: ConsumerRecord[bytes | None, bytes | None]) -> str:
-    """
-    32 hex digits over key, value and headers.
-
-    A place alone is no identity: a topic that was deleted and made again gives it to another record.
-    """
-    said = hashlib.sha256()
-    headers = [(name.encode("utf-8", "surrogatepass"), value) for name, value in raw.headers or ()]
-    for each in (raw.key, raw.value, *(part for header in headers for part in header)):
-        said.update(b"-" if each is None else b"%d:%b" % (len(each), each))
-    return said.hexdigest()[:32]
+def _letter_id(raw: ConsumerRecord[bytes | None, bytes | None]) -> str:
+    return sink_letter_id(raw.topic, raw.partition, raw.offset, key=raw.key, value=raw.value)
 
 
 def _named_by_headers(raw: ConsumerRecord[bytes | None, bytes | None]) -> tuple[str | None, UUID | None]:
@@ -519,7 +509,7 @@ def _letter(  # noqa: PLR0917  private, and every caller names the record first
 ) -> DeadLetter:
     return DeadLetter.model_validate(
         {
-            "id": letter_id(Stage.SINK, raw.topic, str(raw.partition), str(raw.offset), _fingerprint(raw)),
+            "id": _letter_id(raw),
             "stage": Stage.SINK,
             "reason": reason,
             "message": message[:2_000],

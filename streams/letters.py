@@ -17,7 +17,7 @@ import faust
 from pydantic import ValidationError
 
 from schemas.errors import SinkError, SinkRefused, SinkUnclear
-from schemas.letter import DeadLetter, Stage, letter_id, payload
+from schemas.letter import DeadLetter, Stage, payload, sink_letter_id
 from schemas.topic import LETTER_MAX_BYTES, Topics
 from streams.app import slices_of, transport_of
 from streams.backoff import Backoff
@@ -109,12 +109,12 @@ def _read(value: bytes | None, topic: str, partition: int, offset: int) -> DeadL
     except ValidationError:
         return DeadLetter.model_validate(
             {
-                "id": letter_id(Stage.SINK, topic, str(partition), str(offset)),
+                "id": (identity := sink_letter_id(topic, partition, offset, key=None, value=value)),
                 "stage": Stage.SINK,
                 "reason": "unreadable_letter",
                 "message": "a message on the dead-letter topic is not a letter of ours",
                 "failed_at": datetime.now(UTC),
-                "event_id": f"{topic}/{partition}/{offset}",
+                "event_id": f"{topic}/{partition}/{offset}/{identity}",
                 "topic": topic,
                 "partition": partition,
                 "offset": offset,

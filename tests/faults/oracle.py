@@ -18,7 +18,7 @@ from uuid import UUID
 import asyncpg
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
-from schemas.letter import DeadLetter
+from schemas.letter import DeadLetter, sink_letter_id
 from sinks.ledger import verify
 from tests.faults.truth import Sent, Truth
 
@@ -229,9 +229,7 @@ def _counted_as(sent: Sent, topic: str, place: Place) -> str:
     """Its event id; of a record that names none, where it is and what it says."""
     if sent.event_id:
         return sent.event_id
-    headers = [part for name, value in sent.headers for part in (name.encode(), value)]
-    said = b"".join(b"-" if each is None else b"%d:%b" % (len(each), each) for each in (sent.key, sent.value, *headers))
-    return f"{topic}/{place[0]}/{place[1]}/{hashlib.sha256(said).hexdigest()[:32]}"
+    return f"{topic}/{place[0]}/{place[1]}/{sink_letter_id(topic, *place, key=sent.key, value=sent.value)}"
 
 
 def _offsets(seen: Seen) -> Iterator[str]:

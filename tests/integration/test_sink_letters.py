@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from schemas.identity import digest_sum, event_digest, event_id
-from schemas.letter import DeadLetter, Stage, letter_id, payload
+from schemas.letter import DeadLetter, Stage, letter_id, payload, sink_letter_id
 from sinks.base import Dead
 from sinks.ledger import Finding, Hop, verify_letters
 from sinks.letters import LetterTable
@@ -56,7 +56,7 @@ def rejected_event(position: str) -> str:
 def died(offset: int, run: UUID = RUN, **fields: object) -> DeadLetter:
     return DeadLetter.model_validate(
         {
-            "id": letter_id(Stage.SINK, PLACE.topic, str(PLACE.partition), str(offset)),
+            "id": sink_letter_id(PLACE.topic, PLACE.partition, offset, key=b"k", value=None),
             "stage": Stage.SINK,
             "reason": "undecodable",
             "message": "not a JSON event",
@@ -247,8 +247,8 @@ async def test_an_event_that_went_through_after_a_crash_before_its_death_was_cou
 
 async def test_letters_that_no_text_can_hold_and_foreign_ones_are_no_findings(sink: PostgresSink) -> None:
     odd = rejected("row \x00 9", UUID(int=9))
-    place = ("till.dead-letters", "0", "900")
-    unreadable = died(900, reason="unreadable_letter", topic=place[0], id=letter_id(Stage.SINK, *place))
+    identity = sink_letter_id("till.dead-letters", 0, 900, key=b"k", value=None)
+    unreadable = died(900, reason="unreadable_letter", topic="till.dead-letters", id=identity)
     await put(sink, odd, unreadable, first=50)
 
     assert await verify_letters(sink.pool) == []

@@ -217,15 +217,15 @@ async def test_a_redriven_record_that_dies_again_is_one_attempt_older() -> None:
 
 async def test_a_place_with_other_bytes_is_another_letter_and_another_event() -> None:
     """A topic that was deleted and made again begins with offset 0."""
-    before, after = (raw(0, value, b"k", [("a", None)]) for value in (b"x", b"y"))  # type: ignore[list-item]
-    others = [raw(0, b"x", b"k"), raw(0, b"x", b"k", [("a", b"-")]), raw(0, None, b"k"), raw(0, b"", b"k"), before]
+    before, after = raw(0, b"x", b"k"), raw(0, b"y", b"k")
+    others = [raw(0, b"x", b"l"), raw(0, b"x", None), raw(0, b"x", b""), raw(0, None, b"k"), raw(0, b"", b"k")]
     sink, pile = RecordingSink(), LetterPile()
 
-    for each in (before, after, *others):
+    for each in (before, after, *others, before):
         sink.next_offset = 0
         await applied(sink, pile, [each])
 
-    assert len({letter.id for letter in pile.letters}) == len({dead.event_id for dead in sink.dead}) == 6
+    assert len({letter.id for letter in pile.letters}) == len({dead.event_id for dead in sink.dead}) == 7
     assert pile.letters[0].id == pile.letters[-1].id
     assert sink.dead[0] == sink.dead[-1]
 
