@@ -137,8 +137,9 @@ class SourceUnauthorised(SourceError):
 
 class ChangesLost(SourceError):
     """
-    The source no longer has all changes since the cursor: a slot was dropped, made anew or overrun, or another server
-    answers. Going on would pass over what is missing. Disposition: pause.
+    The source no longer has all changes since the cursor, and going on would pass over some. Disposition: pause.
+
+    A slot was dropped, made anew or overrun, or another server answers.
     """
 
     code = "changes_lost"

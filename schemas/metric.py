@@ -85,6 +85,12 @@ CONNECTOR_STATE = Metric(
 CONNECTOR_HEALTHY = Metric(
     "tillstream_connector_healthy", _G, "1 while nothing ails the connector or what it needs.", ("connector",)
 )
+HELD_BACK_BYTES = Metric(
+    "tillstream_held_back_bytes", _G, "Log that a database keeps because its changes were not read.", ("connector",)
+)
+HELD_BACK_SECONDS = Metric(
+    "tillstream_held_back_seconds", _G, "Since an open transaction holds back what is polled.", ("connector",)
+)
 FILES_SKIPPED_TOTAL = Metric(
     "tillstream_files_skipped_total", _C, "Files not read, by reason.", ("connector", "reason")
 )
