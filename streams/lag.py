@@ -1,23 +1,29 @@
 """
-Lag, measured from outside: end offsets, the group's committed offsets, and the age of the first event nobody has
+Lag, measured from outside: end offsets, where the group would start now, and the age of the first event nobody has
 processed.
 
-It asks the broker alone, in a process that does not consume, so it goes on telling the truth while the consumer is
-stuck, frozen or dead.
+It asks the broker, in a process that does not consume, so it goes on telling the truth while the consumer is stuck,
+frozen or dead. A group whose effects are stored with offsets of their own starts from the lower of both: a database
+that was restored shows as lag at once.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from schemas.errors import BrokerUnavailable
+from streams.position import start_of
+
+# The next offset of each partition as the group's store has it; None: the store does not tell. Raises nothing.
+Stored: TypeAlias = Callable[[], Awaitable[Mapping[int, int] | None]]
 
 _REQUEST_TIMEOUT_MS = 10_000
 _FETCH_WAIT_MS = 2_000
@@ -27,19 +33,27 @@ _DEADLINE_S = 20.0
 @dataclass(frozen=True, slots=True)
 class PartitionLag:
     """
-    One partition of one group. `committed` is None for a group that never committed there.
+    One partition of one group. `committed` is None for a group that never committed there; `stored` is None where no
+    store was asked, or it has nothing of the partition.
 
-    `lag_s` is the age of the first unprocessed event by the broker's clock, 0 when there is none.
+    What comes after the lower of the two is unprocessed. `lag_s` is the age of the first such event by the broker's
+    clock, 0 when there is none.
     """
 
     group: str
     topic: str
     partition: int
     committed: int | None
+    stored: int | None
     begin: int
     end: int
     lag_events: int
     lag_s: float
+
+    @property
+    def rewound(self) -> bool:
+        """Whether the store holds less than the group committed: it was restored, and the group has to start again."""
+        return self.committed is not None and self.stored is not None and self.stored < self.committed
 
 
 class LagProbe:
@@ -68,53 +82,66 @@ class LagProbe:
                 except (KafkaError, TimeoutError, OSError):
                     continue
 
-    async def measure(self, group: str, topics: Sequence[str]) -> list[PartitionLag]:
+    async def measure(self, group: str, topic: str, *, stored: Stored | None = None) -> list[PartitionLag]:
         """
-        The lag of `group` on every partition of `topics`, by topic and partition.
+        The lag of `group` on every partition of `topic`, by partition.
 
         Raises:
             BrokerUnavailable: retry.
         """
         try:
             async with asyncio.timeout(self._deadline_s):
-                return await self._measure(group, topics)
+                committed, begins = await self._committed(group, topic)
+            # After the group's own, and before the ends: a store that is not behind cannot seem to be.
+            held = None if stored is None else await stored()
+            async with asyncio.timeout(self._deadline_s):
+                return await self._measure(group, committed, begins, held)
         except (KafkaError, TimeoutError, OSError) as exc:
             await self.close()
             raise BrokerUnavailable(f"cannot measure the lag of {group}: {type(exc).__name__} {exc}") from exc
 
-    async def _measure(self, group: str, topics: Sequence[str]) -> list[PartitionLag]:
+    async def _committed(
+        self, group: str, topic: str
+    ) -> tuple[dict[TopicPartition, int | None], dict[TopicPartition, int]]:
+        """The group's offset of each partition, None where it has none, and the first offset of each."""
         admin, consumer = await self._connected()
-        described = await admin.describe_topics(list(topics))
-        partitions = sorted(
-            TopicPartition(topic["topic"], item["partition"]) for topic in described for item in topic["partitions"]
-        )
+        (described,) = await admin.describe_topics([topic])
+        partitions = sorted(TopicPartition(topic, item["partition"]) for item in described["partitions"])
         if not partitions:
-            return []
-        committed = await admin.list_consumer_group_offsets(group, partitions=partitions)
-        begins = await consumer.beginning_offsets(partitions)
-        ends = await consumer.end_offsets(partitions)
-        places = {}
-        for partition in partitions:
-            known = committed.get(partition)
-            offset = known.offset if known is not None and known.offset >= 0 else None
-            places[partition] = max(begins[partition], offset if offset is not None else begins[partition])
-        ages = await self._ages(consumer, {p: at for p, at in places.items() if at < ends[p]})
-        result = []
-        for partition in partitions:
-            known = committed.get(partition)
-            result.append(
-                PartitionLag(
-                    group,
-                    partition.topic,
-                    partition.partition,
-                    known.offset if known is not None and known.offset >= 0 else None,
-                    begins[partition],
-                    ends[partition],
-                    max(0, ends[partition] - places[partition]),
-                    ages.get(partition, 0.0),
-                )
+            return {}, {}
+        known = await admin.list_consumer_group_offsets(group, partitions=partitions)
+        offsets = {each: known[each].offset if each in known else -1 for each in partitions}
+        committed = {each: offset if offset >= 0 else None for each, offset in offsets.items()}
+        return committed, await consumer.beginning_offsets(partitions)
+
+    async def _measure(
+        self,
+        group: str,
+        committed: Mapping[TopicPartition, int | None],
+        begins: Mapping[TopicPartition, int],
+        stored: Mapping[int, int] | None,
+    ) -> list[PartitionLag]:
+        _, consumer = await self._connected()
+        ends = await consumer.end_offsets(list(committed)) if committed else {}
+        places = {
+            each: start_of(each.partition, committed=offset, sink=stored, beginning=begins[each], end=ends[each]).offset
+            for each, offset in committed.items()
+        }
+        ages = await self._ages(consumer, {each: at for each, at in places.items() if at < ends[each]})
+        return [
+            PartitionLag(
+                group,
+                each.topic,
+                each.partition,
+                offset,
+                None if stored is None else stored.get(each.partition),
+                begins[each],
+                ends[each],
+                max(0, ends[each] - places[each]),
+                ages.get(each, 0.0),
             )
-        return result
+            for each, offset in committed.items()
+        ]
 
     async def _ages(self, consumer: AIOKafkaConsumer, places: dict[TopicPartition, int]) -> dict[TopicPartition, float]:
         """How old the record at each place is; a place with no record left (compaction) is not in the answer."""

@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from connectors.ports import Message
 from connectors.spec import ConnectorConfig, SourceSpec
@@ -117,7 +118,7 @@ async def group_is_known(probe: LagProbe, group: str, topic: str) -> None:
     async with asyncio.timeout(30):
         while True:
             try:
-                await probe.measure(group, [topic])
+                await probe.measure(group, topic)
             except BrokerUnavailable:
                 await asyncio.sleep(0.2)
             else:
@@ -217,6 +218,64 @@ async def test_lag_is_measured_without_any_consumer_and_raises_the_alert_and_the
 
     assert world.metric(f'tillstream_lag_alert{{group="{world.group}",topic="{topic}"}}') == "0.0"
     assert (await connectors.find(world.pool, "bank")).health == "healthy"
+
+
+async def test_a_database_that_was_restored_shows_as_lag_before_anybody_has_read_anything_again(world: World) -> None:
+    """The group's offsets know nothing of a restore: by them alone, nothing would be left to do."""
+    topic = world.topics.events.name
+    await EventPublisher(world.producer, world.topics).publish([Message(f"k{n}".encode(), b"{}", []) for n in range(9)])
+    ends = await commit_to_the_end(world)
+    await world.sink.apply(Place(topic, 0), [], next_offset=ends[0])
+    await world.sink.apply(Place(topic, 1), [], next_offset=ends[1])
+    await world.monitor.sweep()
+    assert world.metric(f'tillstream_lag_alert{{group="{world.group}",topic="{topic}"}}') == "0.0"
+    assert lag_of(world) == 0
+
+    await world.pool.execute("UPDATE sink_offsets SET next_offset = next_offset - 2 WHERE log_partition = 0")
+    await world.monitor.sweep()
+
+    assert lag_of(world) == 2
+    assert "the database holds less" in (await connectors.find(world.pool, "bank")).cause
+
+    await world.pool.execute("TRUNCATE sink_offsets")
+    await world.monitor.sweep()
+
+    assert lag_of(world) == 9
+    assert world.metric(f'tillstream_lag_alert{{group="{world.group}",topic="{topic}"}}') == "1.0"
+
+
+async def test_lag_is_measured_by_the_groups_offsets_while_the_database_is_away(world: World) -> None:
+    await EventPublisher(world.producer, world.topics).publish([Message(f"k{n}".encode(), b"{}", []) for n in range(9)])
+    await commit_to_the_end(world)
+
+    async def refused() -> asyncpg.Pool:
+        return await open_pool("postgresql://127.0.0.1:1/x")
+
+    world.monitor.open_pool = refused
+    await world.monitor.sweep()
+
+    assert lag_of(world) == 0
+    assert world.metric('tillstream_dependency_up{dependency="postgres"}') == "0.0"
+    assert world.metric('tillstream_dependency_up{dependency="kafka"}') == "1.0"
+
+
+async def commit_to_the_end(world: World) -> dict[int, int]:
+    """As the sink's group does once it has read everything; the ends, by partition."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=world.kafka.bootstrap, group_id=world.group, enable_auto_commit=False)
+    await consumer.start()
+    try:
+        partitions = [TopicPartition(world.topics.events.name, partition) for partition in range(2)]
+        consumer.assign(partitions)
+        ends = await consumer.end_offsets(partitions)
+        await consumer.commit(ends)
+        return {each.partition: offset for each, offset in ends.items()}
+    finally:
+        await consumer.stop()
+
+
+def lag_of(world: World) -> float:
+    lines = world.meter.exposition().decode().splitlines()
+    return sum(float(each.rpartition(" ")[2]) for each in lines if each.startswith("tillstream_lag_events{"))
 
 
 def replace_settings(settings: MonitorSettings, **changes: object) -> MonitorSettings:

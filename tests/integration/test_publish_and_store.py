@@ -116,9 +116,9 @@ async def test_published_events_become_payments_and_the_lag_goes_to_zero(
         await publisher.publish([message(n, status=Status.PENDING) for n in range(500)])
         await until(pool, "SELECT count(*) FROM payment_events", 2_500)
         async with asyncio.timeout(20):
-            lags = await probe.measure(sink_app_id(topic_prefix), [table.events.name])
+            lags = await probe.measure(sink_app_id(topic_prefix), table.events.name)
             while any(lag.lag_events for lag in lags):
-                lags = await probe.measure(sink_app_id(topic_prefix), [table.events.name])
+                lags = await probe.measure(sink_app_id(topic_prefix), table.events.name)
 
     assert sum(lag.committed or 0 for lag in lags) == 3_000
     ledger = await pool.fetch("SELECT outcome, sum(events)::int FROM run_ledger WHERE run = $1 GROUP BY 1", RUN)

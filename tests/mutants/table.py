@@ -291,6 +291,16 @@ MUTANTS = (
         (INTEGRATION + "test_sink_prune.py::test_what_is_redelivered_of_a_pruned_run_counts_nowhere",),
     ),
     Mutant(
+        "lag is what the group has not committed, whatever the database holds",
+        "tillstream/control/monitor.py",
+        "stored = self._stored if topic == self.events_topic else None\n",
+        "stored = None\n",
+        (
+            INTEGRATION + "test_monitor.py"
+            "::test_a_database_that_was_restored_shows_as_lag_before_anybody_has_read_anything_again",
+        ),
+    ),
+    Mutant(
         "pruning leaves no trace",
         "sinks/prune.sql",
         "{digest_sum} FROM summed\n",

@@ -12,6 +12,8 @@ from tillstream.cli.option import OutputOption
 from tillstream.cli.output import Output, print_json, print_table
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from streams.lag import PartitionLag
 
 group = typer.Typer(help="Topics, and where their consumers stand.", no_args_is_help=True)
@@ -19,22 +21,50 @@ group = typer.Typer(help="Topics, and where their consumers stand.", no_args_is_
 
 @group.command("lag")
 def lag(output: OutputOption = Output.TABLE) -> None:
-    """Measure how far each consumer group is behind, asking the broker alone."""
+    """
+    Measure how far each consumer group is behind, asking the broker.
+
+    The sink starts from the lower of its group's offset and the one it stored, which is shown where PostgreSQL answers.
+    """
     found = context.run(_measured())
     if output is Output.JSON:
         print_json(found)
         return
     rows = [
-        (each.group, each.topic, each.partition, each.committed, each.end, each.lag_events, round(each.lag_s, 1))
+        (
+            each.group,
+            each.topic,
+            each.partition,
+            each.committed,
+            each.stored,
+            each.end,
+            each.lag_events,
+            round(each.lag_s, 1),
+        )
         for each in found
     ]
-    print_table(("group", "topic", "partition", "committed", "end", "lag", "oldest s"), rows, empty="no partitions")
+    columns = ("group", "topic", "partition", "committed", "stored", "end", "lag", "oldest s")
+    print_table(columns, rows, empty="no partitions")
 
 
 async def _measured() -> list[PartitionLag]:
+    from schemas.errors import SinkError
+    from sinks.offset import next_offsets
     from streams.lag import LagProbe
-    from tillstream.wiring import watched_groups
+    from tillstream.wiring import topics_of, watched_groups
 
     chosen = context.settings()
+    events = topics_of(chosen).events.name
+
+    async def stored() -> Mapping[int, int] | None:
+        try:
+            async with context.pool(chosen) as pool:
+                return await next_offsets(pool, events)
+        except SinkError:
+            return None
+
+    found: list[PartitionLag] = []
     async with LagProbe(chosen.kafka.bootstrap) as probe:
-        return [each for group, topic in watched_groups(chosen).items() for each in await probe.measure(group, [topic])]
+        for group, topic in watched_groups(chosen).items():
+            found += await probe.measure(group, topic, stored=stored if topic == events else None)
+    return found

@@ -62,7 +62,7 @@ def unlisted_letters(probe: LagProbe, *, group: str, topic: str) -> Unlisted:
     """What the broker says of the letters role, which is the consumer group `group`. Raises BrokerError."""
 
     async def ask() -> int:
-        return sum(each.lag_events for each in await probe.measure(group, [topic]))
+        return sum(each.lag_events for each in await probe.measure(group, topic))
 
     return ask
 

@@ -19,6 +19,7 @@ from uuid import UUID
 
 from schemas import metric
 from schemas.errors import TillError
+from sinks.offset import next_offsets
 from sinks.pool import Connection, Pool, close_pool, connection
 from sinks.prune import prune_repeats
 from streams.lag import LagProbe, PartitionLag
@@ -52,6 +53,7 @@ class Monitor:
     _answering_since_s: float | None = None
     _overdue: dict[UUID, str] = field(default_factory=dict)
     _prune_again_at_s: float = 0.0
+    _database_failed: bool = False  # in this sweep: it is not waited for twice
 
     async def __aenter__(self) -> Monitor:
         return self
@@ -62,27 +64,38 @@ class Monitor:
 
     async def sweep(self) -> None:
         """Measure everything once. What cannot be measured is told as unmeasured; nothing raises but bugs."""
+        self._database_failed = False
         problems = await self._measure_lag()
         addresses = self.settings.addresses
         views = await (worker.look_at(addresses) if addresses else worker.look(self.workers))
         problems += [view.problem for view in views if view.problem]
         complete = not self.health.reasons()
+        if self._database_failed:
+            return
         try:
-            self.pool = self.pool or await self.open_pool()
-            async with connection(self.pool) as held:
+            pool = await self._opened()
+            async with connection(pool) as held:
                 now = time.monotonic()
                 self._answering_since_s = now if self._answering_since_s is None else self._answering_since_s
                 await self._judge_runs(held, watched_s=now - self._answering_since_s)
                 await letter.confirm(held)
                 await self._judge_connectors(held, problems)
-            await self._prune(self.pool)
+            await self._prune(pool)
             self._up(POSTGRES)
         except TillError as exc:
-            self._answering_since_s = None
-            self._down(POSTGRES, exc)
+            self._lost_database(exc)
             return
         if complete:
             self.meter.set(metric.MONITOR_UP, time.time())
+
+    async def _opened(self) -> Pool:
+        self.pool = self.pool or await self.open_pool()
+        return self.pool
+
+    def _lost_database(self, exc: TillError) -> None:
+        self._database_failed = True
+        self._answering_since_s = None
+        self._down(POSTGRES, exc)
 
     # lag
 
@@ -90,7 +103,8 @@ class Monitor:
         problems: list[str] = []
         for group, topic in self.watched.items():
             try:
-                partitions = await self.probe.measure(group, [topic])
+                stored = self._stored if topic == self.events_topic else None
+                partitions = await self.probe.measure(group, topic, stored=stored)
             except TillError as exc:
                 self._down(KAFKA, exc)
                 return [f"Kafka does not answer: {exc}"]
@@ -99,6 +113,14 @@ class Monitor:
                 problems.append(alarm)
         self._up(KAFKA)
         return problems
+
+    async def _stored(self) -> Mapping[int, int] | None:
+        """The sink's own offsets; None while the database does not answer."""
+        try:
+            return await next_offsets(await self._opened(), self.events_topic)
+        except TillError as exc:
+            self._lost_database(exc)
+            return None
 
     def _report_lag(self, group: str, topic: str, partitions: Sequence[PartitionLag]) -> str:
         for each in partitions:
@@ -111,7 +133,10 @@ class Monitor:
         oldest_s = max((each.lag_s for each in partitions), default=0.0)
         late = events >= self.settings.lag_alert_events or oldest_s >= self.settings.lag_alert_s
         self.meter.set(metric.LAG_ALERT, late, group=group, topic=topic)
-        return f"{group} is {events} events behind, the oldest {oldest_s:.0f} s" if late else ""
+        told = [f"{group} is {events} events behind, the oldest {oldest_s:.0f} s"] if late else []
+        if any(each.rewound for each in partitions):
+            told.append(f"the database holds less than {group} committed: was it restored? restart its workers")
+        return "; ".join(told)
 
     # runs
 
@@ -205,6 +230,8 @@ def _open_run(row: Mapping[str, Any]) -> OpenRun:
         reading_finished_at=row["reading_finished_at"],
         claimed_at=row["claimed_at"],
         problems=row["reason"] or "",
+        asked=row["asked"],
+        cancelled=row["cancelled"],
     )
 
 
