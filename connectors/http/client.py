@@ -34,6 +34,7 @@ _MOST_REDIRECTS = 3
 _MOST_CONNECTIONS = 8
 _MOST_HEADER_BYTES = 8_190  # of one line; many lines are bounded by the library
 _USER_AGENT = "tillstream"
+_MOST_SAID = 160
 _REDIRECTS = (301, 302, 303, 307, 308)
 _KEEP_METHOD = (307, 308)
 _UNAUTHORISED = (401, 403)
@@ -238,7 +239,13 @@ class Client:
         if isinstance(exc, TimeoutError):
             phase = "connecting to" if isinstance(exc, aiohttp.ConnectionTimeoutError) else "reading from"
             return SourceUnavailable(f"timeout in {phase} {where}")
-        said = redacted(str(exc).partition("\n")[0], used.secrets)[:120]
+        if isinstance(exc, aiohttp.ClientResponseError):
+            # what follows the colon are bytes of the answer
+            return SourceUnavailable(f"{where}: the answer is not HTTP: {exc.message.partition(':')[0]}"[:_MOST_SAID])
+        if isinstance(exc, aiohttp.ClientConnectorError):
+            failed = exc.os_error
+            return SourceUnavailable(f"{where}: cannot connect: {failed.strerror or type(failed).__name__}")
+        said = redacted(str(exc).partition("\n")[0], used.secrets)[:_MOST_SAID]
         return SourceUnavailable(f"{where}: {type(exc).__name__}: {said}")
 
     def _opened(self) -> aiohttp.ClientSession:
