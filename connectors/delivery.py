@@ -8,14 +8,17 @@ that a payment's events keep their order.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from connectors.envelope import Connector, Envelope, Prepared
+from connectors.lag import SourceLag
+from connectors.limit import RateLimit
 from connectors.ports import Ports
 from connectors.run import Run
 from connectors.source import WHOLE_OBJECT, Batch, CheckpointedSource, Rejection, Source, SourceRecord
-from connectors.spec import ConnectorConfig, FilterTestIds
+from connectors.spec import ConnectorConfig, EventFilter, FilterTestIds
 from connectors.task import Work
 from connectors.wait import END, Guard, Stopped, abandon, broken
 from schemas import metric
@@ -32,17 +35,18 @@ class Filter:
 
     test_ids: bool = False
     event_types: frozenset[str] = frozenset()
+    rules: tuple[EventFilter, ...] = ()
 
     @classmethod
     def of(cls, config: ConnectorConfig, *, production: bool) -> Filter:
         """The rules of a connector."""
         policy = config.filter_test_ids
         test_ids = policy is FilterTestIds.ALWAYS or (policy is FilterTestIds.IN_PRODUCTION and production)
-        return cls(test_ids, frozenset(config.event_types))
+        return cls(test_ids, frozenset(config.event_types), config.filters)
 
     def keep(self, records: Sequence[SourceRecord]) -> Sequence[SourceRecord]:
         """Those that no rule leaves out, in order."""
-        if not self.test_ids and not self.event_types:
+        if not self.test_ids and not self.event_types and not self.rules:
             return records
         return [record for record in records if self._keeps(record)]
 
@@ -50,11 +54,22 @@ class Filter:
         payment = record.payment
         if self.test_ids and payment.original_reference.startswith(TEST_PREFIX):
             return False
-        return not self.event_types or f"payment.{payment.status}" in self.event_types
+        if self.event_types and f"payment.{payment.status}" not in self.event_types:
+            return False
+        return not any(_matches(rule, record) for rule in self.rules)
+
+
+def _matches(rule: EventFilter, record: SourceRecord) -> bool:
+    text = record.headers.get(rule.header, "") if rule.header else getattr(record.payment, rule.field) or ""
+    return text in rule.equals or (bool(rule.prefix) and text.startswith(rule.prefix))
 
 
 class Delivery:
-    """Brings one task's records out. `work` and `run` are updated after the acknowledgements, never before."""
+    """
+    Brings one task's records out. `work` and `run` are updated after the acknowledgements, never before.
+
+    `hold` lets time pass without keeping others waiting, and raises Stopped at a stop.
+    """
 
     def __init__(
         self,
@@ -69,6 +84,9 @@ class Delivery:
         checkpoint: Callable[[], Checkpoint],
         guard: Callable[[], Guard],
         progressed: Callable[[], None],
+        hold: Callable[[float], Awaitable[None]],
+        limit: RateLimit,
+        lag: SourceLag,
     ) -> None:
         self._connector = connector
         self._source = source
@@ -80,6 +98,9 @@ class Delivery:
         self._checkpoint = checkpoint
         self._guard = guard
         self._progressed = progressed
+        self._hold = hold
+        self._limit = limit
+        self._lag = lag
         self._envelope = Envelope(connector, run.id, work.task, work.revision_at)
         self._saved_at = ports.clock.monotonic()
         self._unsaved = False
@@ -123,7 +144,9 @@ class Delivery:
                 while (batch := await guard.next(batches, f"reading {self._work.task.descriptor}")) is not END:
                     ready = self._usable(batch)
                     if in_flight is not None:
-                        await self._acknowledged(in_flight, guard)
+                        last, in_flight = in_flight, None
+                        await self._acknowledged(last, guard)
+                    await self._until_due(ready)
                     in_flight = asyncio.create_task(self._deliver(ready), name="deliver")
                 if in_flight is not None:
                     last, in_flight = in_flight, None
@@ -157,6 +180,20 @@ class Delivery:
         timer.cancel()
         await abandon(task)
 
+    async def _until_due(self, ready: _Ready) -> None:
+        """Hold the batch back until its youngest record is `consume_lag_s` old. Nothing of it is out meanwhile."""
+        lag_s = self._config.consume_lag_s
+        if not lag_s or not ready.kept:
+            return
+        now = self._out.clock.now()
+        # a source whose clock is ahead of ours holds nothing back for longer than asked
+        due_at = min(self._youngest(ready), now) + timedelta(seconds=lag_s)
+        if due_at > now:
+            await self._hold((due_at - now).total_seconds())
+
+    def _youngest(self, ready: _Ready) -> datetime:
+        return max(record.revision.at if record.revision else self._work.revision_at for record in ready.kept)
+
     def _usable(self, batch: Batch) -> _Ready:
         """
         As `_prepared`.
@@ -174,7 +211,9 @@ class Delivery:
     def _prepared(self, batch: Batch) -> _Ready:
         kept = self._rules.keep(batch.records)
         filtered = batch.filtered + len(batch.records) - len(kept)
-        return _Ready(batch, kept, filtered, self._envelope.prepare(kept, batch.rejections, self._out.clock.now()))
+        redact = self._out.redact
+        rejections = [rejection._replace(message=redact(rejection.message)) for rejection in batch.rejections]
+        return _Ready(batch, kept, filtered, self._envelope.prepare(kept, rejections, self._out.clock.now()))
 
     def _prepared_object(self, exc: RecordRejected) -> _Ready:
         rejection = Rejection(WHOLE_OBJECT, exc.code, str(exc), b"")
@@ -186,7 +225,7 @@ class Delivery:
             self._run.announce()
         self._work.in_doubt = True
         if prepared.messages:
-            prepared = await self._publish(prepared)
+            prepared = await self._paced(prepared)
         if prepared.letters:
             await self._out.dead_letters.dead_letter(prepared.letters)
         self._work.in_doubt = False
@@ -194,9 +233,23 @@ class Delivery:
         self._count(ready, prepared)
         self._work.cursor = ready.batch.cursor
         self._unsaved = True
+        if self._work.task.recurring and ready.kept:
+            self._lag.waits(self._work.task.key, self._youngest(ready))
         self._progressed()
         if self._out.clock.monotonic() - self._saved_at >= self._config.checkpoint_s:
             await self._save()
+
+    async def _paced(self, prepared: Prepared) -> Prepared:
+        """Publish all, at the connector's pace; at a stop what is left of the batch at once, since it counts as one."""
+        step = self._limit.step
+        if not step:
+            return await self._publish(prepared)
+        done = Prepared((), (), prepared.letters)
+        for begin in range(0, len(prepared.messages), step):
+            part = Prepared(prepared.messages[begin : begin + step], prepared.digests[begin : begin + step], ())
+            await self._limit.turn(len(part.messages), stop=self._run.stop)
+            done = done.plus(await self._publish(part))
+        return done
 
     async def _publish(self, prepared: Prepared) -> Prepared:
         """Publish all; what the broker would refuse for itself becomes a letter instead, and the rest goes through."""

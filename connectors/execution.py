@@ -15,6 +15,8 @@ from connectors.delivery import Delivery, Filter
 from connectors.envelope import Connector
 from connectors.health import Health
 from connectors.known import Known
+from connectors.lag import SourceLag
+from connectors.limit import RateLimit
 from connectors.log import bound, extra
 from connectors.ports import Ports
 from connectors.run import IN_DOUBT, STOPPED, Run, RunBook
@@ -52,14 +54,17 @@ class Execution:
     backoff: Backoff
     left: Leftovers
     stopping: asyncio.Event
+    lag: SourceLag
     pause: Callable[[TillError], None]
     crash: Callable[[BaseException], None]
     queue: Queue = field(init=False)
+    _limit: RateLimit = field(init=False)
     _running: dict[asyncio.Task[None], Work] = field(default_factory=dict)
     _ended: dict[str, Work] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.queue = Queue(self.config.parallel)
+        self._limit = RateLimit(self.config.records_per_s, self.ports.clock)
 
     def __iter__(self) -> Iterator[Work]:
         """Those that ended last, the running and the pending ones, in the order in which they were found."""
@@ -75,7 +80,9 @@ class Execution:
         """Make it work of the run."""
         self._ended.pop(task.key, None)
         self.runs.hold(run, task)
-        self.queue.add(self.known.begin(task, self.ports.clock.now(), counted=run.carried.pop(task.key, None)))
+        work = self.known.begin(task, self.ports.clock.now(), counted=run.carried.pop(task.key, None))
+        self.lag.waits(task.key, self.ports.clock.now() if task.recurring else work.revision_at)
+        self.queue.add(work)
         self._fill()
 
     def cancel(self, run: Run) -> None:
@@ -138,6 +145,9 @@ class Execution:
             checkpoint=lambda: self._checkpoint(work, run),
             guard=lambda: self.guard(run),
             progressed=lambda: self.health.works(work.task.key),
+            hold=lambda seconds: self._hold(work, run, seconds),
+            limit=self._limit,
+            lag=self.lag,
         )
         with bound(task_id=identity.task_id(work.task.descriptor)):
             work.status = TaskStatus.ACTIVE
@@ -159,6 +169,7 @@ class Execution:
             except TillError as exc:
                 if exc.disposition is Disposition.CRASH:
                     raise
+                exc.retell(self.ports.redact)
                 self.health.fails(work.task.key, exc)
                 failures = 1 if work.cursor != before else failures + 1
                 if exc.disposition is Disposition.PAUSE or failures > self.config.max_retries:
@@ -174,10 +185,14 @@ class Execution:
         pause_s = self.backoff.pause_s(failures, exc)
         facts = extra(error=exc, code=exc.code, attempt=failures + 1, pause_s=round(pause_s, 3))
         logger.warning("task tries again", extra=facts)
+        await self._hold(work, run, pause_s)
+
+    async def _hold(self, work: Work, run: Run, seconds: float) -> None:
+        """Let time pass; others run meanwhile. Raises Stopped at a stop."""
         self.queue.give_way()
         self._fill()
         try:
-            await pause(pause_s, clock=self.ports.clock, stop=run.stop)
+            await pause(seconds, clock=self.ports.clock, stop=run.stop)
         finally:
             await self.queue.come_back(work.order)
         if run.stop.is_set():
@@ -201,6 +216,7 @@ class Execution:
 
     def _terminated(self, work: Work) -> None:
         self.health.works(work.task.key)
+        self.lag.through(work.task.key)
         counts = work.counts
         facts = extra(**{name: getattr(counts, name) for name in ("read", "published", "rejected", "filtered")})
         if counts.rejected and counts.rejected == counts.read:

@@ -50,7 +50,7 @@ class Status:
 
 
 class Health:
-    """Gathers what goes wrong, and forgets it once it goes right. `other` is a problem that somebody else keeps."""
+    """Gathers what goes wrong, and forgets it once it goes right. `others` are problems that somebody else keeps."""
 
     def __init__(self, connector: str, meter: Meter) -> None:
         self._connector = connector
@@ -58,7 +58,7 @@ class Health:
         self._entered = State.STARTING
         self._failing: dict[str, TillError] = {}
         self._skipped: dict[tuple[str, str], str] = {}
-        self.other = ""
+        self.others: tuple[str, ...] = ()
 
     @property
     def state(self) -> State:
@@ -82,7 +82,7 @@ class Health:
         """What is wrong now, in words."""
         found = [str(exc) for exc in self._failing.values()]
         found += [f"{descriptor}: {problem}" for (descriptor, _), problem in self._skipped.items() if problem]
-        found += [self.other] if self.other else []
+        found += filter(None, self.others)
         return found[:_SHOWN]
 
     def enter(self, state: State) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from connectors.execution import Execution
 from connectors.health import Health
@@ -80,6 +80,7 @@ class Lister:
 
     def _meet(self, item: Task | Skipped, found: Found) -> None:
         if isinstance(item, Skipped):
+            item = replace(item, problem=self.execution.ports.redact(item.problem)) if item.problem else item
             found.skipped[item.descriptor, item.reason] = item.problem
             self._skip(item)
             if found.run is not None:

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Literal
 from zoneinfo import available_timezones
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from connectors.adapter import NAME, Adapter, judged
 from connectors.context import SourceContext
@@ -42,7 +42,7 @@ from connectors.record import (
     squeezed,
 )
 from connectors.source import NO_HEADERS, Batch, Cursor, Rejection, Revision, SourceRecord
-from connectors.spec import ConnectorConfig
+from connectors.spec import ConnectorConfig, Matching
 from schemas.errors import RecordRejected
 from schemas.money import exponent
 from schemas.payment import MAX_RAW, PaymentType, Status
@@ -67,20 +67,10 @@ Column = Annotated[str, AfterValidator(_is_column)]
 """A configuration field: a record's own name for a value, or a path into it."""
 
 
-class LeaveOut(BaseModel):
-    """A rule: a record whose column has one of these values, or begins with one of these texts, is left out."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class LeaveOut(Matching):
+    """A rule: a record whose column matches is left out, before anything else is made of it."""
 
     column: Column = Field(min_length=1, description="The column that is looked at.")
-    equals: tuple[str, ...] = Field((), description="Values; the empty text means that the column has none.")
-    prefix: tuple[Annotated[str, Field(min_length=1)], ...] = Field((), description="Beginnings of values.")
-
-    @model_validator(mode="after")
-    def _says_something(self) -> LeaveOut:
-        if not self.equals and not self.prefix:
-            raise ValueError("name what is left out: equals or prefix")
-        return self
 
 
 class RecordConfig(ConnectorConfig):

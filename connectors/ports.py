@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -10,6 +10,7 @@ from tempfile import gettempdir
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
+from connectors.adapter import Adapters
 from connectors.secret import GivenSecrets, Secrets
 from schemas.checkpoint import Checkpoint, Counts
 from schemas.letter import DeadLetter
@@ -134,3 +135,6 @@ class Ports:
     secrets: Secrets = field(default_factory=GivenSecrets)
     # each connector has a folder of its own below it
     staging: Path = field(default_factory=lambda: Path(gettempdir()) / "tillstream-staging")
+    adapters: Adapters = field(default_factory=Adapters)
+    # takes secrets out of what operators are told
+    redact: Callable[[str], str] = str

@@ -25,6 +25,7 @@ from connectors.envelope import Connector
 from connectors.execution import Execution
 from connectors.health import LISTING, Health, State, Status
 from connectors.known import Known, last_runs
+from connectors.lag import SourceLag
 from connectors.lister import Found, Lister
 from connectors.log import bound, extra
 from connectors.ports import Ports
@@ -96,6 +97,7 @@ class Runner:
         self._runs = RunBook(self._reporter, new_run_id)
         self._known = Known()
         self._health = Health(connector.name, ports.meter)
+        self._lag = SourceLag(connector.name, alert_s=config.lag_alert_s, clock=ports.clock, meter=ports.meter)
         self._left = Leftovers()
         self._threads = Threads(connector.name)
         self._stop = asyncio.Event()
@@ -112,6 +114,7 @@ class Runner:
             self._backoff,
             self._left,
             self._stop,
+            self._lag,
             pause=self._pause,
             crash=self._crash,
         )
@@ -173,7 +176,7 @@ class Runner:
     @property
     def status(self) -> Status:
         """How it fares now."""
-        self._health.other = self._reporter.problem
+        self._health.others = (self._reporter.problem, self._lag.problem)
         return Status(
             state=self._health.state,
             problems=tuple(self._health.problems()),
@@ -293,6 +296,7 @@ class Runner:
                 found.run.problems += found.problems
                 self._runs.release(found.run)
         self._listed_at = self._clock.now()
+        self._lag.keep(found.met)
         self._health.listed(found.met, found.skipped)
         return None
 
@@ -331,6 +335,7 @@ class Runner:
                 run.problems += found.problems
                 run.failures += [f"{key}: {_LOST}" for key in run.carried if key not in done]
                 self._listed_at = self._clock.now()
+                self._lag.through(LISTING)
                 self._health.works(LISTING)
                 return
 
@@ -338,10 +343,15 @@ class Runner:
         while True:
             await self._clock.sleep(HEARTBEAT_S)
             self._runs.beat()
+            self._lag.show()
+            self._health.others = (self._reporter.problem, self._lag.problem)
+            self._health.show()
 
     # What goes wrong.
 
     def _listing_failed(self, exc: TillError) -> None:
+        exc.retell(self._ports.redact)
+        self._lag.waits(LISTING, self._listed_at or self._created_at)
         self._health.fails(LISTING, exc)
         logger.error("%s", exc, extra=extra(code=exc.code, hint=exc.hint))
         if exc.disposition is not Disposition.RETRY:
@@ -402,5 +412,6 @@ def _context(connector: Connector, ports: Ports, *, production: bool) -> SourceC
         secrets=ports.secrets,
         meter=ports.meter,
         staging=ports.staging / str(connector.id),
+        adapters=ports.adapters,
         production=production,
     )

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from connectors.context import SourceContext
 from connectors.source import Source
@@ -24,6 +24,36 @@ class FilterTestIds(StrEnum):
     IN_PRODUCTION = "in_production"
     ALWAYS = "always"
     NEVER = "never"
+
+
+class Matching(BaseModel):
+    """Texts to compare a value with: one of `equals`, or a beginning of `prefix`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    equals: tuple[str, ...] = Field((), description="Values; the empty text means that there is none.")
+    prefix: tuple[Annotated[str, Field(min_length=1)], ...] = Field((), description="Beginnings of values.")
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if not self.equals and not self.prefix:
+            raise ValueError("name what is left out: equals or prefix")
+        return self
+
+
+class EventFilter(Matching):
+    """A rule: an event is left out if this header, or this field of its payment, matches."""
+
+    header: str = Field("", description="Name of a header of the event.")
+    field: Literal["", "reference", "parent_reference", "type", "status", "asset", "scheme"] = Field(
+        "", description="Field of the payment."
+    )
+
+    @model_validator(mode="after")
+    def _looks_at_one_thing(self) -> Self:
+        if bool(self.header) == bool(self.field):
+            raise ValueError("name what is looked at: a header or a field")
+        return self
 
 
 class ConnectorConfig(BaseModel):
@@ -50,6 +80,21 @@ class ConnectorConfig(BaseModel):
     )
     event_types: tuple[str, ...] = Field(
         (), description="Event types to publish, such as `payment.succeeded`; all if empty. Others count as filtered."
+    )
+    filters: tuple[EventFilter, ...] = Field(
+        (), description="Rules by header or field; an event that one of them matches is left out, as filtered."
+    )
+    consume_lag_s: float = Field(
+        0.0,
+        ge=0,
+        le=604_800,
+        description="Seconds that each record is held back after it came to be (its revision), for others to be first.",
+    )
+    lag_alert_s: float = Field(
+        0.0, ge=0, le=31_536_000, description="Age of the oldest record not published that makes it unwell; 0: none."
+    )
+    records_per_s: float = Field(
+        0.0, ge=0, le=10_000_000, description="Records that may be published a second, on all workers; 0: no limit."
     )
 
 

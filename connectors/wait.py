@@ -16,12 +16,13 @@ from typing import Any, Literal, TypeVar
 
 from connectors.log import extra
 from connectors.ports import Clock
-from schemas.errors import SourceBroken, SourceThrottled, SourceUnavailable, TillError
+from schemas.errors import SourceBroken, SourceUnavailable, TillError
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_MOST_RETRY_AFTER_S = 86_400.0  # a server that asks for more asks for an operator
 _GRACE_S = 1.0  # what a cancelled await may take to go; a thread that hangs in the kernel never does
 
 
@@ -210,7 +211,7 @@ class Backoff:
         """How long to wait after the `failures`-th failure in a row. What the source asks for is a minimum."""
         ceiling = min(self._most_s, self._first_s * 2.0 ** min(failures - 1, 62))
         jittered = self._rng.uniform(0, ceiling)
-        return error.retry_after_s + jittered if isinstance(error, SourceThrottled) else jittered
+        return min(error.retry_after_s, _MOST_RETRY_AFTER_S) + jittered
 
 
 async def abandon(task: asyncio.Future[Any], left: Leftovers | None = None) -> None:

@@ -32,6 +32,7 @@ Any other exception is a bug, and its disposition is *crash*: the process ends w
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 
 
@@ -45,11 +46,16 @@ class Disposition(StrEnum):
 
 
 class TillError(Exception):
-    """Root of every error of ours: `code` is stable and a metric label, `hint` says what to do."""
+    """
+    Root of every error of ours: `code` is stable and a metric label, `hint` says what to do.
+
+    `retry_after_s` is what the other side asks for before it is asked again; 0 where it asks for nothing.
+    """
 
     code: str = "internal"
     disposition: Disposition = Disposition.CRASH
     hint: str = ""
+    retry_after_s: float = 0.0
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -60,6 +66,11 @@ class TillError(Exception):
     def retryable(self) -> bool:
         """Whether waiting can heal it, as the API tells it."""
         return self.disposition is Disposition.RETRY
+
+    def retell(self, redact: Callable[[str], str]) -> None:
+        """Say the same with what `redact` makes of its texts: a library or a server may have put a secret there."""
+        self.args = tuple(redact(part) if isinstance(part, str) else part for part in self.args)
+        self.hint = redact(self.hint)
 
 
 class RecordRejected(TillError):

@@ -78,6 +78,9 @@ RUNS_AWAITING_SINK = Metric(
 RUN_OVERDUE = Metric(
     "tillstream_run_overdue", _G, "1 while a run waits for the sink past its deadline.", ("connector",)
 )
+SOURCE_LAG_SECONDS = Metric(
+    "tillstream_source_lag_seconds", _G, "Age of the oldest record that waits to be published.", ("connector",)
+)
 SCAN_AGE_SECONDS = Metric("tillstream_scan_age_seconds", _G, "Since the source was last listed.", ("connector",))
 CONNECTOR_STATE = Metric(
     "tillstream_connector_state", _G, "1 for the state the connector is in.", ("connector", "state")

@@ -46,6 +46,7 @@ WITHOUT_ALERT: Mapping[str, str] = {
     "tillstream_publish_seconds": "a slow broker shows in scan age and retries",
     "tillstream_checkpoints_total": "a rate to look at",
     "tillstream_runs_awaiting_sink": "normal while the sink works; past the deadline tillstream_run_overdue alerts",
+    "tillstream_source_lag_seconds": "past its own lag_alert_s a connector is unwell, which alerts",
     "tillstream_connector_state": "tillstream_connector_healthy sums it up",
     "tillstream_files_skipped_total": "skipping known files is normal",
     "tillstream_downloaded_bytes_total": "a rate to look at; a download that fails shows as an unwell connector",

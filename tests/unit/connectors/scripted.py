@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
@@ -108,6 +108,7 @@ def make_runner(
     production: bool = False,
     source: Callable[[Script], Any] = ScriptedSource,
     going_on: Collection[UUID] = (),
+    redact: Callable[[str], str] = str,
     **options: object,
 ) -> Runner:
     """A runner of the script."""
@@ -115,7 +116,7 @@ def make_runner(
         "scripted", "A script.", ConnectorConfig, lambda config, context: source(script), "batch", "directory"
     )
     config = ConnectorConfig.model_validate({"checkpoint_s": 0, "stop_s": 0.5, **options})
-    ports = (memory or Memory()).ports(clock or ManualClock(), faults)
+    ports = replace((memory or Memory()).ports(clock or ManualClock(), faults), redact=redact)
     new_run_id = run_ids(epoch)
     return Runner(
         CONNECTOR, spec, config, ports, epoch=epoch, production=production, going_on=going_on, new_run_id=new_run_id
