@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from connectors.changes.rows import ColumnType, Dated, RowReader, Values
+from connectors.changes.rows import ColumnType, Dated, RowReader, Values, parsed
 from connectors.mapping import RecordConfig, RecordMapper
 from connectors.record import spell
 from connectors.source import Revision, SourceRecord
@@ -90,7 +90,7 @@ class EventReader(RowReader):
 
     def _in_the_seeds_words(self, exc: RecordRejected, values: Values) -> RecordRejected:
         name = _REQUIRED.get(exc.code)
-        found = None if self._own is None else values[self._own]
+        found = None if self._own is None or values[self._own] is None else parsed(values[self._own])
         if name is None or not isinstance(found, dict):
             return exc
         if found.get(name) in (None, ""):

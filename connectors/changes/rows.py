@@ -77,24 +77,25 @@ class RowReader:
 
     def read(self, values: Values, position: str, revision: Revision | Dated) -> SourceRecord | None:
         """
-        What the row becomes; None where a rule leaves it out. `values` are changed in place.
+        What the row becomes; None where a rule leaves it out.
 
         The revision is the one given, or the one that is found by looking at the record.
 
         Raises:
             RecordRejected: with the row's reason.
         """
+        converted = values.copy()
         for place, convert in self._converters:
             value = values[place]
             if value is not None and value is not UNCHANGED:
-                values[place] = convert(value)
-        record = self._record(values, self.key_of(values), None)
+                converted[place] = convert(value)
+        record = self._record(converted, self.key_of(values), None)
         if record is None:
             return None
         if self._keeps_record:
-            record = with_raw(record, self._spelled(values))
+            record = with_raw(record, self._spelled(converted))
         dated = revision if isinstance(revision, Revision) else revision(record)
-        return SourceRecord(position, record.payment, None, self.headers(record.headers, values), dated)
+        return SourceRecord(position, record.payment, None, self.headers(record.headers, converted), dated)
 
     def headers(self, mapped: Mapping[str, str], values: Values) -> Mapping[str, str]:  # noqa: ARG002 others look
         """The event's headers: the table, and those of the mapping."""
@@ -116,7 +117,7 @@ class RowReader:
 
     def _spelled(self, values: Values) -> str:
         row = {name: value for name, value in zip(self.names, values, strict=True) if value is not UNCHANGED}
-        return orjson.dumps(row, default=_number).decode()
+        return orjson.dumps(row, default=_number, option=orjson.OPT_PASSTHROUGH_DATACLASS).decode()
 
     def _check(self, named: set[str], config: RecordConfig) -> None:
         """A column that was dropped or renamed would otherwise send every row to the dead letters."""
@@ -196,7 +197,7 @@ def _named(config: RecordConfig) -> tuple[set[str], set[str]]:
 def _converter(column: ColumnType, *, is_parsed: bool) -> Callable[[Any], Any] | None:
     """What makes a column's text the text that the mapping reads, if it needs that."""
     if is_parsed:
-        return _parsed
+        return parsed
     return {
         catalog.BOOL: _bool,
         catalog.BPCHAR: _unpadded,
@@ -221,8 +222,13 @@ def _instant(text: str) -> str:
 _json = msgspec.json.Decoder(float_hook=NumberText)
 
 
-def _parsed(text: Any) -> Any:
-    """A JSON value, its fractions as they were spelled: an amount is judged by its grammar, not by a float."""
+def parsed(text: str) -> Any:
+    """
+    A JSON value, its fractions as they were spelled: an amount is judged by its grammar, not by a float.
+
+    Raises:
+        RecordRejected: `invalid_json`.
+    """
     try:
         return _json.decode(text)
     except (msgspec.DecodeError, RecursionError) as exc:
