@@ -24,6 +24,7 @@ Place = Mapping[str, Any]
 
 FIRST: Place = {}
 _MOST_EMPTY = 20  # pages in a row without a record, from an API that says that there is more
+_MOST_SAME = 3  # times that a page is the one before: rows that come at a list's head push its end along
 _MOST_TOKEN = 8_192
 
 
@@ -99,6 +100,7 @@ class Walked:
         self._most_pages = most_pages
         self._places: set[str] = set()
         self._previous: Sequence[str] = ()
+        self._same = 0
         self._empty = 0
 
     def enter(self, place: Place) -> None:
@@ -122,11 +124,12 @@ class Walked:
         A page had these records.
 
         Raises:
-            SourceUnavailable: they are those of the page before, or there was none for many pages.
+            SourceUnavailable: they are those of the pages before, or there was none for many pages.
         """
-        if names and names == self._previous:
+        self._same = self._same + 1 if names and names == self._previous else 0
+        if self._same > _MOST_SAME:
             raise SourceUnavailable(
-                "a page is the one before it once more",
+                f"{self._same + 1} pages in a row are the same",
                 hint="if it stays so, the API does not heed the parameter that names the page",
             )
         self._previous = names
