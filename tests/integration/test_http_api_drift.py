@@ -354,8 +354,8 @@ async def test_a_place_that_the_api_has_forgotten_is_found_again() -> None:
         half_way = cursors[1]
         server.misbehave("/lists", status=410)
         again = Read()
-        async with source_of(server.url, STYLES["cursor, changes move rows"], clock=clock) as source:
-            await poll(source, again, half_way)
+        async with source_of(server.url, STYLES["cursor, changes move rows"], clock=clock) as successor:
+            await poll(successor, again, half_way)
 
     assert len(read.facts) == 30
     assert set(read.positions) - set(again.positions) == set(read.positions[: 2 * SIZE])
