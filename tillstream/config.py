@@ -187,6 +187,11 @@ class ConnectorSettings(_Section):
         description="Python modules whose classes connectors may name as adapters, commas between; their parts too.",
     )
 
+    @property
+    def modules(self) -> list[str]:
+        """The modules, one by one."""
+        return [name for each in self.adapter_modules.split(",") if (name := each.strip())]
+
 
 class SecretsSettings(_Section):
     """Which secrets connectors may refer to. A configuration names a secret, and never holds one."""

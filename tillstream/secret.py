@@ -10,12 +10,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from connectors.secret import REFERENCE
 from schemas.errors import SourceMisconfigured
-from tillstream.redaction import MASK, SHORTEST
+from tillstream.redaction import MASK, SHORTEST, process_redactor
+
+if TYPE_CHECKING:
+    from tillstream.config import Settings
 
 MAX_BYTES = 65_536  # of a secret in a file; a private key has a few thousand
 _SECRET_QUERY = frozenset({"password", "sslpassword", "passfile"})
@@ -139,6 +142,17 @@ class WorkerSecrets:
                 f"the secret file {name} cannot be read: {getattr(exc, 'strerror', None) or 'its links go round'}",
                 hint=f"put it below {self._folder}, readable by the connector workers",
             ) from None
+
+
+def worker_secrets(settings: Settings) -> WorkerSecrets:
+    """The secrets that connectors may use in this process, told to its register."""
+    register = process_redactor()
+    return WorkerSecrets(
+        names=settings.secrets.names,
+        folder=settings.secrets.folder or settings.home / "secrets",
+        register=register.register,
+        learn=register.learn,
+    )
 
 
 def _text_of(path: Path, name: str) -> str:
