@@ -1,0 +1,130 @@
+"""
+A check of an SFTP connector, step by step: address, connection, host key, login, folder, a first file's records.
+
+Nothing is changed on the server, and nobody is logged in to a server whose key is not pinned: then the key is told.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+
+from connectors.files.reading import FileReader
+from connectors.network import Guard
+from connectors.remote.entry import join
+from connectors.remote.folder import Chooser, RemoteFile
+from connectors.remote.login import Login, fingerprint, shown_keys, unpinned
+from connectors.remote.options import Account
+from connectors.remote.pattern import Window
+from connectors.remote.session import Session
+from connectors.source import CheckStep
+from schemas.errors import RecordRejected, SourceMisconfigured, TillError
+
+SAMPLE_BYTES = 65_536
+_MOST_NAMES = 100  # that a check lists
+_SHOWN = 3
+_Outcome = tuple[str, tuple[str, ...]]
+
+
+class Checkup:
+    """One check."""
+
+    def __init__(self, account: Account, guard: Guard, login: Login, *, folder: bytes, chooser: Chooser) -> None:
+        self._account = account
+        self._guard = guard
+        self._folder = folder
+        self._login = login
+        self._chooser = chooser
+        self._session: Session | None = None
+        self._files: list[RemoteFile] = []
+
+    async def run(self, reader: FileReader) -> list[CheckStep]:
+        """Every step up to the first that fails. Raises nothing."""
+        steps: list[CheckStep] = []
+        try:
+            for name, step in (
+                ("find the address", self._find),
+                ("connect", self._connect),
+                ("prove the host key", self._prove),
+                ("log in", self._log_in),
+                ("list the folder", self._list),
+                ("read a file", lambda: self._read(reader)),
+            ):
+                steps.append(await _timed(name, step))
+                if not steps[-1].ok:
+                    break
+        finally:
+            if self._session is not None:
+                await self._session.close()
+        return steps
+
+    async def _find(self) -> _Outcome:
+        account = self._account
+        found = await self._guard.resolve(account.host, account.port, timeout_s=account.connect_s)
+        return ", ".join(map(str, found)), ()
+
+    async def _connect(self) -> _Outcome:
+        (await self._login.connect()).close()
+        return f"port {self._account.port}", ()
+
+    async def _prove(self) -> _Outcome:
+        keys = await self._login.host_keys()
+        if not self._account.pins:
+            raise unpinned(self._account.host, keys)
+        pinned = [key for key in keys if fingerprint(key) in self._account.pins]
+        if not pinned:
+            raise self._login.mismatch(keys)
+        return shown_keys(pinned), ()
+
+    async def _log_in(self) -> _Outcome:
+        self._session = await self._login.open()
+        return f"as {self._account.username}", ()
+
+    async def _list(self) -> _Outcome:
+        assert self._session is not None, "logged in before"  # noqa: S101
+        entries = await self._session.entries(self._folder)
+        chosen = self._chooser.choose(entries, Window())
+        self._files = list(chosen.files)
+        names = [file.shown for file in self._files]
+        some = ", ".join(names[-_SHOWN:])
+        detail = f"{len(names)} of {len(entries)} names are files to read{': ' if names else ''}{some}"
+        return detail + (", …" if len(names) > _SHOWN else ""), tuple(names[-_MOST_NAMES:])
+
+    async def _read(self, reader: FileReader) -> _Outcome:
+        assert self._session is not None, "logged in before"  # noqa: S101
+        if not self._files:
+            return "no file yet", ()
+        newest = self._files[-1]
+        head = await self._session.head(join(self._folder, newest.entry.name), SAMPLE_BYTES)
+        read, rejected, problem = _parsed(reader, newest, head)
+        if rejected and not read:
+            raise SourceMisconfigured(
+                f"{newest.shown}: {problem}", hint="let the options columns, status_map and the like say what is what"
+            )
+        told = f", {rejected} would be rejected: {problem}" if rejected else ""
+        return f"{newest.shown}: {read + rejected} records in its first {len(head)} bytes{told}", ()
+
+
+async def _timed(name: str, step: Callable[[], Awaitable[_Outcome]]) -> CheckStep:
+    began = time.monotonic()
+    try:
+        detail, found = await step()
+        return CheckStep(name, True, time.monotonic() - began, detail, found=found)
+    except TillError as exc:
+        return CheckStep(name, False, time.monotonic() - began, str(exc), exc.hint)
+
+
+def _parsed(reader: FileReader, file: RemoteFile, head: bytes) -> tuple[int, int, str]:
+    """How many records of a file's beginning can be used, how many cannot, and why the first of those."""
+    whole = len(head) >= file.entry.size_bytes
+    parser = reader.parser(file.entry.name.decode("utf-8", "surrogateescape"), source_object="")
+    read = rejected = 0
+    problem = ""
+    try:
+        for parsed in parser.feed(head, final=whole):
+            read += len(parsed.records) + parsed.filtered
+            rejected += len(parsed.rejections)
+            problem = problem or next((f"{each.position}: {each.message}" for each in parsed.rejections), "")
+    except RecordRejected as exc:
+        return 0, 1, str(exc)
+    return read, rejected, problem

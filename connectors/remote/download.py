@@ -1,0 +1,218 @@
+"""
+One remote file on its way into staging: many requests under way, hashed while it is written, resumed where it was cut.
+
+Nothing is believed: the file must be the one that was listed when it is opened, and still when it is through; it must
+end where its size says; and when a download goes on, what was there last must be there again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+from connectors.files.content import words
+from connectors.files.thread import Threads
+from connectors.remote.entry import Entry
+from connectors.remote.session import OpenFile, Session
+from connectors.remote.staging import Staging
+from schemas.errors import SourceChanged, SourceUnavailable
+
+T = TypeVar("T")
+
+FIRST_BYTES = 32 * 1_024  # of a first request: a slow line brings that much within a deadline
+MOST_BYTES = 256 * 1_024  # of a request: OpenSSH answers as much
+FAST_S = 0.5  # what an answer may take for the next requests to be as large as can be
+AHEAD_BYTES = 4 * 1_048_576  # asked for and not there yet: fills 300 Mbit/s over 100 ms
+MOST_REQUESTS = 64
+WRITE_BYTES = 2 * 1_048_576  # at a time, hashed and written in a thread
+OVERLAP_BYTES = 64 * 1_024  # read again where a download goes on
+
+
+class Download:
+    """
+    A download, whole or in part. `run` may be called again after an error, and goes on where it was.
+
+    `offset` is how much of it lies in `part`, hashed. `tell` hears of each piece that was written.
+    """
+
+    def __init__(self, entry: Entry, staging: Staging, threads: Threads, *, tell: Callable[[int], None]) -> None:
+        self.entry = entry
+        self.part = staging.part()
+        self.offset = 0
+        self._staging = staging
+        self._threads = threads
+        self._tell = tell
+        self._digest = hashlib.sha256()
+        self._torn = False
+
+    async def run(self, session: Session, path: bytes) -> str:
+        """
+        Bring what is missing; the SHA-256 of the whole, in hex.
+
+        Raises:
+            SourceChanged: retry; it is not what was listed. The next call begins anew.
+            SourceUnavailable: retry; the connection broke, or the server refuses the file, or the disk does.
+        """
+        if self._torn:
+            await self._begin_anew()
+        file = await session.open(path)
+        try:
+            await self._check_still(file)
+            if self.offset:
+                await self._check_overlap(file)
+            else:
+                await self._local(_create, self.part)
+            await self._bring(_Reads(session, file, self.offset, self.entry.size_bytes))
+            if await file.part(self.entry.size_bytes, 1):
+                await self._changed(f"has more bytes than the {self.entry.size_bytes} that it is listed with")
+            await self._check_still(file)
+        finally:
+            await file.close()
+        return self._digest.hexdigest()
+
+    async def _check_still(self, file: OpenFile) -> None:
+        if not await file.is_still(self.entry):
+            await self._changed("changed since it was listed")
+
+    async def _check_overlap(self, file: OpenFile) -> None:
+        begin = max(0, self.offset - OVERLAP_BYTES)
+        ours = await self._local(_tail, self.part, begin)
+        theirs = b""
+        while len(theirs) < len(ours) and (part := await file.part(begin + len(theirs), len(ours) - len(theirs))):
+            theirs += part
+        if ours != theirs:
+            await self._changed("is another file than before the connection broke")
+
+    async def _bring(self, reads: _Reads) -> None:
+        """Write while the next pieces come, a piece at a time. What has come is written, also if no more comes."""
+        ready: list[bytes] = []
+        writing: asyncio.Task[None] | None = None
+        try:
+            while not reads.ended:
+                ready.append(await reads.next())
+                if sum(map(len, ready)) >= WRITE_BYTES:
+                    if writing is not None:
+                        await writing
+                    writing = asyncio.create_task(self._write(ready), name="sftp write")
+                    ready = []
+        except SourceUnavailable:
+            await self._flush(writing, ready)
+            raise
+        except BaseException:
+            if writing is not None:
+                writing.cancel()
+            raise
+        finally:
+            await reads.close()
+        await self._flush(writing, ready)
+        if self.offset < self.entry.size_bytes:
+            await self._changed(f"ends after {self.offset} of its {self.entry.size_bytes} bytes")
+
+    async def _flush(self, writing: asyncio.Task[None] | None, ready: Sequence[bytes]) -> None:
+        if writing is not None:
+            await writing
+        if ready:
+            await self._write(ready)
+
+    async def _write(self, parts: Sequence[bytes]) -> None:
+        self._torn = True  # until it is through: a call that is abandoned goes on in its thread
+        size_bytes = await self._local(_append, self.part, self._digest, parts)
+        self._torn = False
+        self.offset += size_bytes
+        self._tell(size_bytes)
+
+    async def _local(self, call: Callable[..., T], *args: object) -> T:
+        try:
+            return await self._threads.run(call, *args)
+        except OSError as exc:
+            raise SourceUnavailable(
+                f"staging {self.entry.shown}: {words(exc)}", hint="make room where downloads are staged"
+            ) from exc
+
+    async def _changed(self, how: str) -> NoReturn:
+        await self._begin_anew()
+        raise SourceChanged(f"{self.entry.shown} {how}")
+
+    async def _begin_anew(self) -> None:
+        old = self.part
+        self.part, self.offset, self._digest, self._torn = self._staging.part(), 0, hashlib.sha256(), False
+        await self._staging.discard(old)
+
+
+class _Reads:
+    """
+    Requests for a file's bytes, many at a time, answered in order.
+
+    It begins with one small request, and asks for more and larger ones as answers come: a slow line must bring the
+    oldest one within the session's deadline, a fast one must never be idle.
+    """
+
+    def __init__(self, session: Session, file: OpenFile, begin: int, end: int) -> None:
+        self._session = session
+        self._file = file
+        self._asked = self._received = begin
+        self._end = end
+        self._pending: deque[tuple[asyncio.Task[bytes], int]] = deque()
+        self._window = 1
+        self._block = min(FIRST_BYTES, session.most_read_bytes)
+        self.ended = begin >= end
+
+    async def next(self) -> bytes:
+        """
+        The bytes that follow; fewer than were asked for, only at the file's end (`ended`).
+
+        Raises:
+            SourceUnavailable: retry.
+        """
+        self._ask()
+        reading, count = self._pending.popleft()
+        began = asyncio.get_running_loop().time()
+        try:
+            data = await self._session.ask(reading, f"downloading {self._file.name}")
+        except BaseException:
+            self._pending.appendleft((reading, count))  # for `close`
+            raise
+        self._received += len(data)
+        self.ended = len(data) < count or self._received >= self._end
+        self._window = min(self._window + 1, MOST_REQUESTS)
+        if asyncio.get_running_loop().time() - began < FAST_S:
+            self._block = min(MOST_BYTES, self._session.most_read_bytes)
+        return data
+
+    def _ask(self) -> None:
+        while (
+            self._asked < self._end and len(self._pending) < self._window and self._asked - self._received < AHEAD_BYTES
+        ):
+            count = min(self._block, self._end - self._asked)
+            self._pending.append((asyncio.create_task(self._file.whole(self._asked, count), name="sftp read"), count))
+            self._asked += count
+
+    async def close(self) -> None:
+        """Leave no request behind."""
+        left = [reading for reading, _ in self._pending]
+        for reading in left:
+            reading.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+
+def _create(part: Path) -> None:
+    part.write_bytes(b"")
+
+
+def _append(part: Path, digest: hashlib._Hash, parts: Sequence[bytes]) -> int:
+    # opened anew each time: a call that was abandoned must not meet a descriptor that is another file's by now
+    with part.open("ab") as file:
+        file.writelines(parts)
+    for each in parts:
+        digest.update(each)
+    return sum(map(len, parts))
+
+
+def _tail(part: Path, begin: int) -> bytes:
+    with part.open("rb") as file:
+        file.seek(begin)
+        return file.read()
