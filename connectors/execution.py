@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 
 from connectors.delivery import Delivery, Filter
 from connectors.envelope import Connector
@@ -66,10 +67,18 @@ class Execution:
         self.queue = Queue(self.config.parallel)
         self._limit = RateLimit(self.config.records_per_s, self.ports.clock)
 
-    def __iter__(self) -> Iterator[Work]:
-        """Those that ended last, the running and the pending ones, in the order in which they were found."""
-        works = [*self._ended.values(), *self._running.values(), *self.queue]
-        return iter(sorted(works, key=lambda work: work.order))
+    def shown(self, most: int | None = None) -> list[Work]:
+        """
+        Those that ended last, the running and the pending ones, in the order in which they were found.
+
+        Of too many: those that run, the first of the pending ones, the newest of the ended.
+        """
+        running = sorted(self._running.values(), key=_order)[:most]
+        pending = list(self.queue if most is None else islice(self.queue, (most - len(running)) // 2))
+        room = None if most is None else most - len(running) - len(pending)
+        ended = list(self._ended.values())
+        kept = ended if room is None else ended[max(0, len(ended) - room) :]
+        return sorted([*kept, *running, *pending], key=_order)
 
     @property
     def active(self) -> int:
@@ -271,3 +280,7 @@ class Execution:
             revision_at=work.revision_at,
             updated_at=self.ports.clock.now(),
         )
+
+
+def _order(work: Work) -> int:
+    return work.order

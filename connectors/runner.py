@@ -29,14 +29,14 @@ from connectors.lag import SourceLag
 from connectors.lister import Found, Lister
 from connectors.log import bound, extra
 from connectors.ports import Ports
-from connectors.run import CANCELLED, NOTHING_CARRIED, SCHEDULED, STOPPED, Run, RunBook, RunReporter
+from connectors.run import NOTHING_CARRIED, SCHEDULED, STOPPED, Run, RunBook, RunReporter
 from connectors.source import Progress, ProgressingSource, Request, Source
 from connectors.spec import ConnectorConfig, SourceSpec
 from connectors.task import TaskStatus, TaskView
 from connectors.thread import Threads, own_threads
 from connectors.wait import Backoff, Leftovers, Stopped, bounded, broken, pause
 from schemas import identity
-from schemas.checkpoint import Checkpoint, Counts
+from schemas.checkpoint import Checkpoint
 from schemas.errors import Disposition, Fenced, TillError
 
 __all__ = ["Ports", "Runner", "State", "Status"]
@@ -146,22 +146,26 @@ class Runner:
             self._asked.append(_Asked(request, triggered_by, run_type))
             self._wake.set()
 
-    def cancel_request(self, run_id: UUID) -> None:
-        """End a run that was asked for: FAILED, cancelled. What was acknowledged of it stays so."""
-        run = self._runs.get(run_id)
-        if run is not None:
-            self._execution.cancel(run)
-            return
-        self._asked = deque(each for each in self._asked if each.request.id != str(run_id))
-        self._reporter.fail(run_id, Counts(), reason=CANCELLED)
+    def cancel_request(self, run_id: UUID) -> bool:
+        """
+        End a run that was asked for: FAILED, cancelled. What was acknowledged of it stays so.
 
-    def tasks(self) -> list[TaskView]:
+        False where it has not begun here: then it never will, and the caller ends it.
+        """
+        run = self._runs.get(run_id)
+        if run is None:
+            self._asked = deque(each for each in self._asked if each.request.id != str(run_id))
+            return False
+        self._execution.cancel(run)
+        return True
+
+    def tasks(self, most: int | None = None) -> list[TaskView]:
         """The listing's task, then the last thousand that ended, the running and the pending ones, oldest first."""
         provider, state = self.connector.provider, self.state
         status = {State.PAUSED: TaskStatus.FAILED, State.STOPPED: TaskStatus.STOPPED}.get(state, TaskStatus.ACTIVE)
         error = "; ".join(self.status.problems) if status is TaskStatus.FAILED else ""
         listing = TaskView(provider, self._spec.listing, self._created_at, status, error, {})
-        return [listing, *(work.view(provider) for work in self._execution)]
+        return [listing, *(work.view(provider) for work in self._execution.shown(most))]
 
     @property
     def state(self) -> State:

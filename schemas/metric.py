@@ -103,6 +103,12 @@ DOWNLOADED_BYTES_TOTAL = Metric(
 HTTP_REQUESTS_TOTAL = Metric(
     "tillstream_http_requests_total", _C, "Requests to an API, by what became of them.", ("connector", "outcome")
 )
+SOURCE_LEFTOVERS = Metric(
+    "tillstream_source_leftovers", _G, "Calls of a source that were given up and do not end.", ("connector",)
+)
+CHECKPOINTS_REFUSED_TOTAL = Metric(
+    "tillstream_checkpoints_refused_total", _C, "Checkpoints of an outdated epoch that the state table refused."
+)
 DEPENDENCY_UP = Metric("tillstream_dependency_up", _G, "1 while Kafka or PostgreSQL answers.", ("dependency",))
 OFFSET_RESETS_TOTAL = Metric(
     "tillstream_offset_resets_total",

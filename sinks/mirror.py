@@ -48,7 +48,7 @@ def _row(checkpoint: Checkpoint) -> tuple[object, ...]:
     return (
         checkpoint.connector_id,
         storable(checkpoint.task),
-        storable(str(cursor.get("descriptor", checkpoint.task))),
+        storable(checkpoint.descriptor or str(cursor.get("descriptor", checkpoint.task))),
         storable(str(cursor.get("path", ""))),
         checkpoint.run_id,
         checkpoint.epoch,

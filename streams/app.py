@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -32,7 +32,7 @@ from streams.fetch import SliceSettings
 from streams.lanes import Lanes
 from streams.process import EXIT_CLEAN, EXIT_CRASH, STOP_WITHIN_S, Stop, run
 from streams.transport import SliceTransport
-from streams.watchdog import STALL_S, Watchdog
+from streams.watchdog import STALL_S, Watchdog, end_process
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class AppSettings:
 class RunSettings:
     """How a worker process ends. The parts of stopping add up to less than `stop_within_s`, which is enforced."""
 
-    finish_s: float = 3.0  # for the slices being applied
+    finish_s: float = 3.0  # for the slices being applied, and what else has to come to an end
     leave_s: float = 2.5  # for Faust and aiokafka to stop, which tells the group to go on without us
     stop_within_s: float = STOP_WITHIN_S
     stall_s: float = STALL_S  # 0: no watchdog
@@ -188,18 +188,34 @@ async def live(
     held: Callable[[], Collection[Key]] = tuple,
     progress: Callable[[], Mapping[Key, int]] = dict,
     meter: Meter | None = None,
+    finish: Callable[[], Awaitable[None]] | None = None,
+    blame: Callable[[str], None] | None = None,
 ) -> int:
-    """As `run_app`, within a process that somebody else runs and that has to do before and after: the exit status."""
+    """
+    As `run_app`, within a process that somebody else runs and that has to do before and after: the exit status.
+
+    Args:
+        app: from `make_app`.
+        stop: the wish to end.
+        settings: bounds.
+        held: as `run_app`'s.
+        progress: as `run_app`'s.
+        meter: as `run_app`'s.
+        finish: what else to bring to its end before the group goes on without us; it is given `finish_s`.
+        blame: told, in the watchdog's thread and just before the process ends, which task blocked the event loop.
+    """
     calm()
-    return await _Life(app, stop, settings or RunSettings(), _Signs(held, progress), meter).live()
+    return await _Life(app, stop, settings or RunSettings(), _Signs(held, progress, finish, blame), meter).live()
 
 
 @dataclass(frozen=True, slots=True)
 class _Signs:
-    """What others tell the watchdog."""
+    """What others tell the watchdog, and what they have to do at the end."""
 
     held: Callable[[], Collection[Key]]
     progress: Callable[[], Mapping[Key, int]]
+    finish: Callable[[], Awaitable[None]] | None = None
+    blame: Callable[[str], None] | None = None
 
 
 class _Life:
@@ -267,7 +283,7 @@ class _Life:
         if consumer is not None:
             consumer.stopping = True
             consumer.stop_flow()
-        await asyncio.gather(*(lanes.close(timeout_s=self.settings.finish_s) for lanes in self.lanes))
+        await asyncio.gather(*(lanes.close(timeout_s=self.settings.finish_s) for lanes in self.lanes), self._finish())
         if consumer is not None and consumer.started:
             await consumer.commit_slices()
         try:
@@ -278,6 +294,11 @@ class _Life:
         except Exception:
             log.exception("the app stopped with an error")
         log.info("worker stopped", extra={"facts": {"seconds": round(time.monotonic() - started_at, 2)}})
+
+    async def _finish(self) -> None:
+        if self._signs.finish is not None:
+            finishing = asyncio.ensure_future(self._signs.finish())
+            await asyncio.wait({finishing}, timeout=self.settings.finish_s)
 
     async def _broker_answers(self) -> bool:
         """Wait for the broker, for ever; False if somebody wants to stop before. Faust would crash without one."""
@@ -299,11 +320,21 @@ class _Life:
         watchdog = Watchdog(self._lags, self._progress, self._held, self.settings.stall_s)
         if self._meter is not None:
             watchdog.meter = self._meter
-        watchdog.start()
+        loop = asyncio.get_running_loop()
+        watchdog.start(lambda stalled: self._stalled(stalled, loop))
         try:
             yield
         finally:
             watchdog.stop()
+
+    def _stalled(self, stalled: list[Key], loop: asyncio.AbstractEventLoop) -> None:
+        """In the watchdog's thread: name the task that blocks the event loop, if one does, and end the process."""
+        running = asyncio.current_task(loop)
+        if EVENT_LOOP in stalled and running is not None:
+            log.critical("a task blocks the event loop", extra={"facts": {"task": running.get_name()}})
+            if self._signs.blame is not None:
+                self._signs.blame(running.get_name())
+        end_process(stalled)
 
     def _lags(self) -> Mapping[Key, int]:
         return {**self._lag, EVENT_LOOP: 1}

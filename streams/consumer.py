@@ -53,6 +53,28 @@ class OptedIn:
     sink_offsets: SinkOffsets | None
 
 
+class Assignments(Protocol):
+    """Who else has to do with which partitions are ours. Both are called on the main loop."""
+
+    async def revoked(self, partitions: Collection[tuple[str, int]]) -> None:
+        """These are let go of: return, within seconds, once nothing of ours goes on in them."""
+        ...
+
+    def assigned(self, partitions: Collection[tuple[str, int]]) -> None:
+        """These are ours from now on; all that are."""
+        ...
+
+
+class NoAssignments:
+    """Nobody else."""
+
+    async def revoked(self, partitions: Collection[tuple[str, int]]) -> None:
+        """Nothing to do."""
+
+    def assigned(self, partitions: Collection[tuple[str, int]]) -> None:
+        """Nothing to do."""
+
+
 class SliceRoom(Protocol):
     """The transport, as its consumer sees it."""
 
@@ -60,6 +82,7 @@ class SliceRoom(Protocol):
     meter: Meter
     holds: Holds
     opted_in: dict[str, OptedIn]
+    assignments: Assignments
 
 
 class SliceMessage(ConsumerMessage):
@@ -310,7 +333,10 @@ class SliceConsumer(driver.Consumer):
         """Finish or abandon what is in flight, commit the prefix, forget it; then Faust's own handling."""
         self.stop_flow()
         try:
-            await self._let_go({tp for tp in revoked if tp in self._owned})
+            await asyncio.gather(
+                self._room.assignments.revoked([(tp.topic, tp.partition) for tp in revoked]),
+                self._let_go({tp for tp in revoked if tp in self._owned}),
+            )
         finally:
             await super().on_partitions_revoked(revoked)
 
@@ -343,6 +369,7 @@ class SliceConsumer(driver.Consumer):
             self._room.holds.hold(owned.tp.topic, owned.tp.partition, START_UNKNOWN)
         if mine:
             self._starting = self.add_future(self._start_all(mine))
+        self._room.assignments.assigned([(tp.topic, tp.partition) for tp in assigned])
         await super().on_partitions_assigned(assigned, generation_id)
 
     async def _start_all(self, owned: list[_Owned]) -> None:

@@ -6,9 +6,11 @@ it.
                                                         └─ load, after a barrier: what was saved before it is applied
 
 The table is the agent's alone: the runner never writes it. Faust may lose a table's last writes in a crash (its
-changelog flush is
-bounded, not awaited), so a cursor may fall back and never run ahead; falling back costs duplicates, which the sink
-absorbs.
+changelog flush is bounded, not awaited), so a cursor may fall back and never run ahead; falling back costs duplicates,
+which the sink absorbs.
+
+A claim is announced on the same topic. From there on in the log, what an older epoch says is refused: the order of the
+log decides, so every worker that ever reads it decides the same.
 """
 
 from __future__ import annotations
@@ -38,6 +40,8 @@ log = logging.getLogger(__name__)
 TABLE = "connector_state"
 BARRIER_S = 60.0
 _BARRIER_KEY = b"barrier/"
+_EPOCH_KEY = b"epoch/"
+_AT_A_TIME = 500  # checkpoints that are decoded before others get the event loop
 
 
 class Mirror(Protocol):
@@ -87,8 +91,15 @@ class ConnectorState:
         """
         await self._barrier(connector_id)
         prefix = f"{connector_id}/".encode()
-        found = [Checkpoint.model_validate_json(value) for key, value in self._table.items() if key.startswith(prefix)]
-        return {checkpoint.task: checkpoint for checkpoint in found}
+        saved = [value for key, value in list(self._table.items()) if key.startswith(prefix)]
+        found: dict[str, Checkpoint] = {}
+        for index, value in enumerate(saved):
+            if index % _AT_A_TIME == _AT_A_TIME - 1:
+                await asyncio.sleep(0)
+            checkpoint = Checkpoint.model_validate_json(value)
+            found[checkpoint.task] = checkpoint
+            self._saw(connector_id, checkpoint.epoch)
+        return found
 
     async def save(self, checkpoint: Checkpoint) -> None:
         """
@@ -97,7 +108,7 @@ class ConnectorState:
         Raises:
             BrokerUnavailable: retry. Fenced: pause; a newer epoch was seen.
         """
-        newest = self._epochs.get(checkpoint.connector_id, 0)
+        newest = self.newest_epoch(checkpoint.connector_id)
         if newest > checkpoint.epoch:
             raise Fenced(
                 f"epoch {checkpoint.epoch} of connector {checkpoint.connector_id} has been succeeded by {newest}"
@@ -107,7 +118,18 @@ class ConnectorState:
 
     def newest_epoch(self, connector_id: UUID) -> int:
         """The greatest epoch seen for the connector, 0 if none: a claim must go above it."""
-        return self._epochs.get(connector_id, 0)
+        announced = int(self._table.get(_epoch_key(connector_id)) or 0)
+        return max(announced, self._epochs.get(connector_id, 0))
+
+    async def announce(self, connector_id: UUID, epoch: int) -> None:
+        """
+        Return once the log holds the claim: what an older epoch says after it is refused, by whoever reads it.
+
+        Raises:
+            BrokerUnavailable: retry.
+        """
+        claim = _Marker(_epoch_key(connector_id), str(epoch).encode())
+        await self._producer.send(self._topics.connector_state.name, [(self._partition(connector_id), claim)])
 
     async def _keep(self, stream: Any) -> None:
         """The agent: one message at a time, in order; nothing raises out of it."""
@@ -120,10 +142,18 @@ class ConnectorState:
             if waiting is not None and not waiting.done():
                 waiting.set_result(None)
             return
+        if key is not None and key.startswith(_EPOCH_KEY):
+            self._claimed(key, value)
+            return
         checkpoint = _checkpoint(key, value)
         if checkpoint is None or key is None or value is None:
             return
-        self._epochs[checkpoint.connector_id] = max(self._epochs.get(checkpoint.connector_id, 0), checkpoint.epoch)
+        if checkpoint.epoch < self.newest_epoch(checkpoint.connector_id):
+            facts = {"connector": str(checkpoint.connector_id), "epoch": checkpoint.epoch, "task": checkpoint.task}
+            log.warning("checkpoint of an outdated epoch refused", extra={"facts": facts})
+            self._meter.add(metric.CHECKPOINTS_REFUSED_TOTAL)
+            return
+        self._saw(checkpoint.connector_id, checkpoint.epoch)
         known = self._table.get(key)
         if not checkpoint.newer_than(None if known is None else Checkpoint.model_validate_json(known)):
             return
@@ -131,6 +161,22 @@ class ConnectorState:
         failpoint("state_before_mirror")
         await self._copy(checkpoint)
         self._meter.add(metric.CHECKPOINTS_TOTAL, connector=str(checkpoint.connector_id))
+
+    def _claimed(self, key: bytes, value: bytes | None) -> None:
+        """A claim was announced: from here on the log is its epoch's."""
+        try:
+            connector_id, epoch = UUID(key.removeprefix(_EPOCH_KEY).decode()), int(value or b"")
+        except ValueError:
+            log.error("a message on the state topic is no claim", extra={"facts": {"key": repr(key)[:200]}})
+            return
+        if epoch > self.newest_epoch(connector_id):
+            self._table[key] = value
+
+    def _saw(self, connector_id: UUID, epoch: int) -> None:
+        self._epochs[connector_id] = max(self._epochs.get(connector_id, 0), epoch)
+
+    def _partition(self, connector_id: UUID) -> int:
+        return partition_of(str(connector_id).encode(), self._topics.connector_state.partitions)
 
     async def _copy(self, checkpoint: Checkpoint) -> None:
         """To the mirror, waiting out every failure: readers may be late, never wrong."""
@@ -144,12 +190,14 @@ class ConnectorState:
                 await asyncio.sleep(backoff.next_s())
 
     async def _barrier(self, connector_id: UUID) -> None:
-        partition = partition_of(str(connector_id).encode(), self._topics.connector_state.partitions)
+        partition = self._partition(connector_id)
         nonce = uuid4().hex.encode()
         waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._barriers[nonce] = waiting
         try:
-            await self._producer.send(self._topics.connector_state.name, [(partition, _Barrier(partition, nonce))])
+            # one key for each partition, so that compaction keeps one of them
+            marker = _Marker(_BARRIER_KEY + str(partition).encode(), nonce)
+            await self._producer.send(self._topics.connector_state.name, [(partition, marker)])
             await asyncio.wait_for(waiting, BARRIER_S)
         except TimeoutError as exc:
             raise BrokerUnavailable(
@@ -160,15 +208,19 @@ class ConnectorState:
             self._barriers.pop(nonce, None)
 
 
-class _Barrier:
-    """A message that marks a moment. One key per partition, so that compaction keeps one of them."""
+class _Marker:
+    """A message that is no checkpoint: it marks a moment, or a claim."""
 
     __slots__ = ("headers", "key", "value")
 
-    def __init__(self, partition: int, nonce: bytes) -> None:
-        self.key = _BARRIER_KEY + str(partition).encode()
-        self.value = nonce
+    def __init__(self, key: bytes, value: bytes) -> None:
+        self.key = key
+        self.value = value
         self.headers: Sequence[tuple[str, bytes]] = ()
+
+
+def _epoch_key(connector_id: UUID) -> bytes:
+    return _EPOCH_KEY + str(connector_id).encode()
 
 
 def _checkpoint(key: bytes | None, value: bytes | None) -> Checkpoint | None:

@@ -35,7 +35,7 @@ from faust.types import AppT, Message
 from faust.types.transports import ConsumerCallback, ConsumerT
 
 from schemas.metric import Meter, NullMeter
-from streams.consumer import OptedIn, SinkOffsets, SliceConsumer
+from streams.consumer import Assignments, NoAssignments, OptedIn, SinkOffsets, SliceConsumer
 from streams.fetch import SliceSettings
 from streams.hold import Holds
 from streams.lanes import Lanes
@@ -56,6 +56,7 @@ class SliceTransport(driver.Transport):
         self.meter: Meter = meter or NullMeter()
         self.opted_in: dict[str, OptedIn] = {}
         self.holds = Holds(self.meter, self._wake)
+        self.assignments: Assignments = NoAssignments()
         self.consumer: SliceConsumer | None = None  # once the app starts
 
     def opt_in(self, topic: str, *, lanes: Lanes[Any], sink_offsets: SinkOffsets | None = None) -> faust.TopicT:

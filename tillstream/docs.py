@@ -45,6 +45,7 @@ WITHOUT_ALERT: Mapping[str, str] = {
     "tillstream_records_total": "volume differs by source; rejected ones alert as dead letters",
     "tillstream_publish_seconds": "a slow broker shows in scan age and retries",
     "tillstream_checkpoints_total": "a rate to look at",
+    "tillstream_checkpoints_refused_total": "a worker that was frozen has woken: what it says is refused, as it should be",
     "tillstream_runs_awaiting_sink": "normal while the sink works; past the deadline tillstream_run_overdue alerts",
     "tillstream_source_lag_seconds": "past its own lag_alert_s a connector is unwell, which alerts",
     "tillstream_connector_state": "tillstream_connector_healthy sums it up",

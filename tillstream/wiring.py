@@ -13,13 +13,16 @@ import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, TypeVar
 from uuid import UUID
 
+from connectors.adapter import Adapters
 from connectors.clock import SystemClock
+from connectors.ports import Ports
 from connectors.registry import specs
+from connectors.thread import ThreadsByOwner
 from schemas import failpoint
 from schemas.errors import ConfigError, SinkMisconfigured, TillError
 from schemas.topic import Topics, connectors_app_id, letters_app_id, sink_app_id, topics
@@ -40,13 +43,16 @@ from streams.process import EXIT_CLEAN, EXIT_CRASH, Stop, run
 from streams.provision import provision
 from streams.publisher import EventPublisher, LetterPublisher, Producer
 from streams.state import ConnectorState
-from streams.transport import SliceTransport
 from tillstream.config import Environment, Role, Settings
+from tillstream.control.claim import Claim, blame
 from tillstream.control.fleet import Fleet, World
 from tillstream.control.monitor import Monitor
+from tillstream.control.run import PostgresRunLog
 from tillstream.health import Health
 from tillstream.http import serve
 from tillstream.metrics import PrometheusMeter
+from tillstream.redaction import process_redactor
+from tillstream.secret import worker_secrets
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +63,8 @@ KAFKA, POSTGRES = "kafka", "postgres"
 NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
 _WAITS_S = (0.2, 5.0)
 _LOOK_S = 0.1
+CONNECTORS_FINISH_S = 5.8  # a member's own bound, so that leaving the group still fits into what a process has to end
+BLAME_S = 5.0
 
 
 def topics_of(settings: Settings) -> Topics:
@@ -241,49 +249,110 @@ async def _sink(worker: _Worker) -> int:
 
 async def _connector(worker: _Worker) -> int:
     settings = worker.settings
+    # a source's blocking calls run in threads of its own
+    asyncio.get_running_loop().set_default_executor(ThreadsByOwner())
     async with _opened(worker) as (pool, producer):
         if pool is None:
             return EXIT_CLEAN
         app = make_app(connectors_app_id(settings.topic.prefix), worker.app_settings(), meter=worker.meter)
         state = ConnectorState(app, worker.topics, producer, CheckpointMirror(pool), worker.meter)
         _watch_assignment(worker, app)
-        world = World(
-            pool=pool,
+        owned = _OwnedState(state, worker.topics)
+        ports = Ports(
             publisher=EventPublisher(producer, worker.topics, meter=worker.meter),
             dead_letters=LetterPublisher(producer, worker.topics),
-            state=_OwnedState(state, worker.topics, transport_of(app)),
+            checkpoints=owned,
+            runs=PostgresRunLog(pool, worker.meter),
             clock=SystemClock(),
             meter=worker.meter,
-            specs=specs(),
-            worker=worker.name,
-            production=settings.environment is Environment.PRODUCTION,
+            secrets=worker_secrets(settings),
+            staging=settings.home / "staging",
+            adapters=Adapters(settings.connector.modules),
+            redact=process_redactor().redact,
         )
+        production = settings.environment is Environment.PRODUCTION
+        world = World(pool, ports, owned, specs(), worker.name, production)
         fleet = Fleet(world, refresh_s=settings.connector.refresh_s, heartbeat_s=settings.connector.heartbeat_s)
+        owned.fleet = fleet
+        transport_of(app).assignments = owned
+        worker.health.probe("sources", lambda: fleet.complaint)
         sailing = asyncio.create_task(_sail(fleet, worker, app), name="fleet")
-        try:
-            return await live(app, worker.stop, settings=worker.run_settings(), meter=worker.meter)
-        finally:
+
+        async def finish() -> None:
             fleet.stop()
-            await asyncio.wait({sailing}, timeout=5.0)
+            await asyncio.wait({sailing})
+
+        try:
+            return await live(
+                app,
+                worker.stop,
+                settings=replace(worker.run_settings(), finish_s=CONNECTORS_FINISH_S),
+                meter=worker.meter,
+                finish=finish,
+                blame=lambda task: _blame(task, fleet, settings),
+            )
+        finally:
             sailing.cancel()
 
 
 class _OwnedState:
-    """The connector state, and whose it is: the state topic's partitions decide which worker runs a connector."""
+    """
+    The connector state, and whose it is: the state topic's partitions decide which worker runs a connector.
 
-    def __init__(self, state: ConnectorState, table: Topics, transport: SliceTransport) -> None:
+    From the moment in which partitions are revoked they are not owned, and the fleet lets go of its connectors before
+    the group hears that we have let go. `fleet` is told of both.
+    """
+
+    def __init__(self, state: ConnectorState, table: Topics) -> None:
         self.load = state.load
         self.save = state.save
         self.newest_epoch = state.newest_epoch
+        self.announce = state.announce
+        self.fleet: Fleet | None = None
         self._topic = table.connector_state
-        self._transport = transport
+        self._owned: frozenset[int] = frozenset()
 
     def owns(self, connector_id: UUID) -> bool:
         """Whether its partition is assigned to this worker now."""
-        if self._transport.consumer is None:
-            return False
-        partition = partition_of(str(connector_id).encode(), self._topic.partitions)
-        return (self._topic.name, partition) in self._transport.consumer.assignment()
+        return partition_of(str(connector_id).encode(), self._topic.partitions) in self._owned
+
+    async def revoked(self, partitions: Collection[Key]) -> None:
+        """Let go of the connectors of these partitions, within a bound."""
+        self._owned -= self._of_state(partitions)
+        if self.fleet is not None:
+            await self.fleet.release()
+
+    def assigned(self, partitions: Collection[Key]) -> None:
+        """All that are ours now."""
+        self._owned = self._of_state(partitions)
+        if self.fleet is not None:
+            self.fleet.look()
+
+    def _of_state(self, partitions: Collection[Key]) -> frozenset[int]:
+        return frozenset(number for topic, number in partitions if topic == self._topic.name)
+
+
+def _blame(task: str, fleet: Fleet, settings: Settings) -> None:
+    """
+    In the watchdog's thread, before it ends the process: let the connector whose task blocks the event loop wait.
+
+    Else the worker would block again as soon as it is back, and no other connector of its partitions would ever run.
+    """
+    name = task.partition(": ")[0]
+    claim = fleet.running_as(name)
+    if claim is None:
+        return
+    try:
+        asyncio.run(asyncio.wait_for(_tell_blame(claim, settings.postgres.dsn.get_secret_value()), BLAME_S))
+    except Exception as exc:  # the process ends whatever happens here
+        logger.critical("could not tell which source blocked", extra={"facts": {"connector": name, "error": repr(exc)}})
+
+
+async def _tell_blame(claim: Claim, dsn: str) -> None:
+    pool = await open_pool(dsn, size=1, application="till-watchdog")
+    async with connection(pool) as held:
+        await blame(held, claim)
+    await close_pool(pool)
 
 
 async def _letters(worker: _Worker) -> int:

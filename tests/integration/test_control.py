@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -18,6 +19,7 @@ from tillstream.control import claim as claims
 from tillstream.control import connector as connectors
 from tillstream.control import run as runs
 from tillstream.control.connector import ConnectorStatus
+from tillstream.control.desired import desired
 from tillstream.control.run import PostgresRunLog, RunStatus
 
 
@@ -86,7 +88,7 @@ async def test_a_provider_may_change_until_the_first_run_opens_and_never_after(p
     await connectors.configure(pool, view, spec=SPEC, configuration={"directory": "/b"}, provider="acme")
     view = await connectors.find(pool, "bank")
     assert (view.provider, view.configuration["directory"]) == ("acme", "/b")
-    versions = [each.version for each in await connectors.desired(pool)]
+    versions = [each.version for each in (await desired(pool)).connectors]
 
     await PostgresRunLog(pool).open(uuid4(), view.id, triggered_by="SCHEDULER", run_type="SCHEDULED")
     with pytest.raises(Conflict, match="is frozen"):
@@ -96,17 +98,17 @@ async def test_a_provider_may_change_until_the_first_run_opens_and_never_after(p
     view = await connectors.find(pool, "bank")
     assert (view.provider, view.configuration["directory"], view.provider_frozen) == ("acme", "/d", True)
     assert versions == [2]
-    assert [each.version for each in await connectors.desired(pool)] == [3]
+    assert [each.version for each in (await desired(pool)).connectors] == [3]
 
 
 async def test_a_paused_connector_is_not_desired(pool: Pool) -> None:
     view = await _connector(pool)
 
     await connectors.set_status(pool, view.id, ConnectorStatus.PAUSED)
-    assert await connectors.desired(pool) == []
+    assert (await desired(pool)).connectors == ()
 
     await connectors.set_status(pool, view.id, ConnectorStatus.ACTIVE)
-    assert [each.id for each in await connectors.desired(pool)] == [view.id]
+    assert [each.id for each in (await desired(pool)).connectors] == [view.id]
 
 
 async def test_a_deleted_connector_frees_its_name_and_its_runs_keep_it(pool: Pool) -> None:
@@ -116,7 +118,7 @@ async def test_a_deleted_connector_frees_its_name_and_its_runs_keep_it(pool: Poo
 
     await connectors.delete(pool, view)
 
-    assert await connectors.desired(pool) == []
+    assert (await desired(pool)).connectors == ()
     assert await connectors.list_connectors(pool) == []
     with pytest.raises(NotFound):
         await connectors.find(pool, "bank")
@@ -143,7 +145,7 @@ async def test_a_dry_run_of_a_new_configuration_checks_and_changes_nothing(pool:
     await connectors.configure(pool, view, spec=SPEC, configuration={"directory": "/b"}, provider="acme", dry_run=True)
     with pytest.raises(ConfigError, match="poll_s"):
         await connectors.configure(pool, view, spec=SPEC, configuration={"poll_s": "often"}, dry_run=True)
-    assert [each.version for each in await connectors.desired(pool)] == [1]
+    assert [each.version for each in (await desired(pool)).connectors] == [1]
 
     await PostgresRunLog(pool).open(uuid4(), view.id, triggered_by="SCHEDULER", run_type="SCHEDULED")
     view = await connectors.find(pool, "bank")
@@ -158,15 +160,52 @@ async def test_a_claim_goes_above_whatever_was_seen_and_fences_the_one_before(po
     view = await _connector(pool)
 
     first = await claims.claim(pool, view.id, worker="one", table_epoch=0)
-    await claims.renew(pool, first)
+    assert await claims.renew(pool, [first]) == []
     second = await claims.claim(pool, view.id, worker="two", table_epoch=41)
     third = await claims.claim(pool, view.id, worker="three", table_epoch=7)
 
     assert (first.epoch, second.epoch, third.epoch) == (1, 42, 43)
-    for outdated in (first, second):
+    assert await claims.renew(pool, [first, second, third]) == [first, second]
+    assert await claims.renew(pool, []) == []
+
+
+async def test_what_an_outdated_claim_writes_into_run_rows_is_refused(pool: Pool) -> None:
+    view, run = await _connector(pool), uuid4()
+    first = await claims.claim(pool, view.id, worker="one", table_epoch=0)
+    zombie = PostgresRunLog(pool, claim=first)
+    await zombie.open(run, view.id, triggered_by="SCHEDULER", run_type="SCHEDULED")
+    await zombie.progress(run, _counts(3))
+    second = await claims.claim(pool, view.id, worker="two", table_epoch=0)
+
+    for write in (
+        zombie.progress(run, _counts(9)),
+        zombie.finish_reading(run, _counts(9)),
+        zombie.fail(run, _counts(9), reason="mine"),
+    ):
         with pytest.raises(Fenced):
-            await claims.renew(pool, outdated)
-    await claims.renew(pool, third)
+            await write
+
+    [row] = await runs.list_runs(pool)
+    assert (row.status, row.read, row.awaiting_sink) == (RunStatus.RUNNING, 3, False)
+    await PostgresRunLog(pool, claim=second).fail(run, _counts(3), reason="crashed")
+    assert (await runs.find_run(pool, str(run))).status is RunStatus.FAILED
+
+
+async def test_a_claim_waits_for_what_the_one_before_is_writing(pool: Pool) -> None:
+    """Else it could write after it had been outdated, having looked before."""
+    view = await _connector(pool)
+    first = await claims.claim(pool, view.id, worker="one", table_epoch=0)
+    async with pool.acquire() as held, held.transaction():
+        await claims.insist(held, first)
+        claiming = asyncio.create_task(claims.claim(pool, view.id, worker="two", table_epoch=0))
+        async with asyncio.timeout(20):
+            while True:
+                if await held.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                    break
+                await asyncio.sleep(0.02)
+        assert not claiming.done()
+
+    assert (await claiming).epoch == 2
 
 
 def _counts(read: int, rejected: int = 0) -> Counts:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from uuid import UUID
 
@@ -14,15 +17,24 @@ import pytest
 
 from connectors import directory
 from connectors.clock import SystemClock
+from connectors.ports import Ports
 from connectors.runner import State
+from connectors.source import Batch, Cursor, Task
 from connectors.testing import Faults, Memory, MemoryCheckpoints, MemoryDeadLetters, MemoryPublisher
-from schemas.metric import NullMeter
+from connectors.thread import ThreadsByOwner
+from schemas.errors import ConfigError, Conflict
 from sinks.migrate import migrate
+from sinks.mirror import CheckpointMirror
 from sinks.pool import Pool, close_pool, open_pool
 from tillstream.control import claim as claims
 from tillstream.control import connector as connectors
+from tillstream.control import request as requests
+from tillstream.control import run as runs
 from tillstream.control.connector import ConnectorStatus, ConnectorView
 from tillstream.control.fleet import Fleet, World
+from tillstream.control.member import GIVE_UP_S, STOP_S
+from tillstream.control.report import TaskRow, tasks_of
+from tillstream.control.run import PostgresRunLog, RunStatus, RunView
 
 ROW = '{"type":"payin","reference":"%s","status":"succeeded","asset":"USD","amount":1}'
 
@@ -34,13 +46,17 @@ class MemoryState(MemoryCheckpoints):
         super().__init__(memory, Faults())
         self.memory = memory
         self.disowned: set[UUID] = set()
+        self.announced: dict[UUID, int] = {}
 
     def owns(self, connector_id: UUID) -> bool:
         return connector_id not in self.disowned
 
     def newest_epoch(self, connector_id: UUID) -> int:
         epochs = [known.epoch for known in self.memory.state.values() if known.connector_id == connector_id]
-        return max(epochs, default=0)
+        return max([self.announced.get(connector_id, 0), *epochs])
+
+    async def announce(self, connector_id: UUID, epoch: int) -> None:
+        self.announced[connector_id] = max(epoch, self.announced.get(connector_id, 0))
 
 
 @pytest.fixture
@@ -58,21 +74,20 @@ def memory() -> Memory:
 
 @pytest.fixture
 def world(pool: Pool, memory: Memory) -> World:
-    return World(
-        pool=pool,
+    state = MemoryState(memory)
+    ports = Ports(
         publisher=MemoryPublisher(memory, Faults()),
         dead_letters=MemoryDeadLetters(memory, Faults()),
-        state=MemoryState(memory),
+        checkpoints=state,
+        runs=PostgresRunLog(pool),
         clock=SystemClock(),
-        meter=NullMeter(),
-        specs={"directory": directory.SPEC},
-        worker="one",
     )
+    return World(pool, ports, state, specs={"directory": directory.SPEC}, worker="one")
 
 
 @contextlib.asynccontextmanager
-async def sailing(world: World) -> AsyncIterator[Fleet]:
-    fleet = Fleet(world, refresh_s=0.05, heartbeat_s=0.05)
+async def sailing(world: World, *, refresh_s: float = 0.05, heartbeat_s: float = 0.05) -> AsyncIterator[Fleet]:
+    fleet = Fleet(world, refresh_s=refresh_s, heartbeat_s=heartbeat_s)
     task = asyncio.create_task(fleet.run())
     try:
         yield fleet
@@ -81,9 +96,9 @@ async def sailing(world: World) -> AsyncIterator[Fleet]:
         await asyncio.wait_for(task, 15)
 
 
-async def a_connector(pool: Pool, folder: Path, name: str = "bank") -> ConnectorView:
+async def a_connector(pool: Pool, folder: Path, name: str = "bank", **options: object) -> ConnectorView:
     folder.mkdir(exist_ok=True)
-    configuration = {"directory": str(folder), "poll_s": 0.05, "rest_s": 0}
+    configuration = {"directory": str(folder), "poll_s": 0.05, "rest_s": 0, **options}
     await connectors.create(pool, name=name, spec=directory.SPEC, configuration=configuration)
     return await connectors.find(pool, name)
 
@@ -96,12 +111,12 @@ async def until(ask: Callable[[], bool], *, seconds: float = 20.0) -> None:
             await asyncio.sleep(0.02)
 
 
-async def report(pool: Pool, view: ConnectorView, *, problem: str = "") -> asyncpg.Record:
+async def report(pool: Pool, view: ConnectorView, *, problem: str = "", state: str = "") -> asyncpg.Record:
     """What the worker says of the connector, once it says this."""
     async with asyncio.timeout(20):
         while True:
             found = await pool.fetchrow("SELECT * FROM connector_reports WHERE connector_id = $1", view.id)
-            if found is not None and problem in found["problem"].lower():
+            if found is not None and problem in found["problem"].lower() and state in found["state"]:
                 return found
             await asyncio.sleep(0.02)
 
@@ -114,10 +129,11 @@ async def test_a_connector_that_is_created_runs_within_seconds_and_reads(
         (tmp_path / "in" / "a.json").write_text(ROW % "1")
         await until(lambda: len(memory.events) == 1)
         await until(lambda: fleet.statuses["bank"].open_runs == 0)
+        assert (await report(pool, view, state="running"))["problem"] == ""
 
     assert memory.events[0].payment is not None
     assert memory.events[0].payment.provider == "bank"
-    assert (await report(pool, view))["state"] == "running"
+    assert (await report(pool, view))["state"] == "stopped"
     runs = await pool.fetch("SELECT * FROM connector_runs")
     assert [(row["connector_id"], row["published"]) for row in runs] == [(view.id, 1)]
     assert runs[0]["reading_finished_at"] is not None
@@ -275,3 +291,334 @@ async def test_a_bug_in_a_source_is_its_connectors_trouble_alone(
         await report(pool, view, problem="internal error in listing: zerodivisionerror")
         (tmp_path / "in" / "a.json").write_text(ROW % "1")
         await until(lambda: len(memory.events) == 1)
+
+
+# --- sources that hang ---
+
+
+class Stuck(directory.DirectorySource):
+    """Reads as a folder does, and hangs where its folder has a file of that name: every way a source can hang."""
+
+    released = threading.Event()
+
+    def read(self, task: Task, since: Cursor | None) -> AsyncIterator[Batch]:
+        how = getattr(self, f"_{task.descriptor.partition('.')[0]}", None)
+        return super().read(task, since) if how is None else how()
+
+    async def _thread(self) -> AsyncIterator[Batch]:
+        yield Batch((), (), {})
+        await asyncio.to_thread(self.released.wait, 60)
+
+    async def _stubborn(self) -> AsyncIterator[Batch]:
+        yield Batch((), (), {})
+        while not self.released.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.1)
+
+    async def close(self) -> None:
+        while not self.released.is_set() and list(Path(self._config.directory).glob("close.*")):
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.1)
+
+
+@pytest.fixture
+async def stuck(world: World) -> AsyncIterator[World]:
+    Stuck.released = threading.Event()
+    asyncio.get_running_loop().set_default_executor(ThreadsByOwner())
+    yield replace(world, specs={"directory": replace(directory.SPEC, factory=Stuck)})
+    Stuck.released.set()
+
+
+async def hung(pool: Pool, folder: Path, how: str) -> ConnectorView:
+    view = await a_connector(pool, folder, "hung", stop_s=0.5)
+    (folder / f"{how}.json").write_text(ROW % "0")
+    return view
+
+
+@pytest.mark.parametrize("how", ["thread", "stubborn", "close"])
+async def test_a_source_that_does_not_stop_holds_up_no_other_connector_and_is_told(
+    pool: Pool, stuck: World, memory: Memory, tmp_path: Path, how: str
+) -> None:
+    view = await hung(pool, tmp_path / "hung", how)
+    good = await a_connector(pool, tmp_path / "in", "good")
+    assert isinstance(stuck.state, MemoryState)
+
+    async with sailing(stuck) as fleet:
+        await until(lambda: "hung" in fleet.statuses and bool(fleet.statuses["hung"].listed_at))
+        await connectors.set_status(pool, view.id, ConnectorStatus.PAUSED)
+        await connectors.set_status(pool, good.id, ConnectorStatus.PAUSED)
+        began = time.monotonic()
+        await until(lambda: "good" not in fleet.statuses)
+        assert time.monotonic() - began < STOP_S / 2
+        await connectors.set_status(pool, good.id, ConnectorStatus.ACTIVE)
+        (tmp_path / "in" / "a.json").write_text(ROW % "1")
+        await until(lambda: any(event.payment and event.payment.reference == "1" for event in memory.events))
+        await until(lambda: "hung" not in fleet.statuses)
+
+        await connectors.set_status(pool, view.id, ConnectorStatus.ACTIVE)
+
+        assert "calls of its source do not end" in (await report(pool, view, problem="do not end"))["problem"]
+        assert [left.left_behind > 0 for left in fleet._left] == [True]
+        Stuck.released.set()
+        await until(lambda: not fleet._left)
+
+
+async def test_letting_go_of_partitions_waits_for_no_source_longer_than_its_bound(
+    pool: Pool, stuck: World, tmp_path: Path
+) -> None:
+    view = await hung(pool, tmp_path / "hung", "stubborn")
+    assert isinstance(stuck.state, MemoryState)
+
+    async with sailing(stuck) as fleet:
+        await until(lambda: "hung" in fleet.statuses and fleet.statuses["hung"].active == 1)
+        stuck.state.disowned = {view.id}
+        began = time.monotonic()
+        await fleet.release()
+        assert time.monotonic() - began < STOP_S + GIVE_UP_S + 2
+        Stuck.released.set()
+
+
+async def test_partitions_are_let_go_of_only_after_the_last_checkpoint(
+    pool: Pool, world: World, memory: Memory, tmp_path: Path
+) -> None:
+    faults = Faults()
+    world = replace(world, ports=replace(world.ports, publisher=MemoryPublisher(memory, faults)))
+    assert isinstance(world.state, MemoryState)
+    view = await a_connector(pool, tmp_path / "in", checkpoint_s=100)
+    gate = faults.hold("publish:done")
+    (tmp_path / "in" / "a.json").write_text(ROW % "1")
+    async with sailing(world) as fleet:
+        await until(lambda: len(memory.log) == 1)
+        world.state.disowned = {view.id}
+
+        releasing = asyncio.create_task(fleet.release())
+        await asyncio.sleep(0.2)
+        assert not releasing.done()
+        gate.set()
+        await asyncio.wait_for(releasing, 10)
+
+        (checkpoint,) = memory.state.values()
+        assert checkpoint.cursor is not None
+        assert "bank" not in {name for name, status in fleet.statuses.items() if status.state is State.RUNNING}
+
+
+async def test_a_claim_that_is_under_way_ends_with_its_partition(pool: Pool, world: World, tmp_path: Path) -> None:
+    view = await a_connector(pool, tmp_path / "in")
+    assert isinstance(world.state, MemoryState)
+    world.state._faults.hold("load")
+
+    async with sailing(world) as fleet:
+        await until(lambda: view.id in fleet._members)
+        world.state.disowned = {view.id}
+        await asyncio.wait_for(fleet.release(), 5)
+
+    assert await pool.fetchval("SELECT count(*) FROM connector_claims") == 0
+
+
+# --- two workers ---
+
+
+async def test_a_successor_fences_a_worker_that_never_let_go_and_every_writing_of_that_is_refused(
+    pool: Pool, world: World, memory: Memory, tmp_path: Path
+) -> None:
+    """As a worker that was frozen past its session, and that has not found out yet."""
+    view = await a_connector(pool, tmp_path / "in")
+    faults = Faults()
+    frozen = replace(world, ports=replace(world.ports, publisher=MemoryPublisher(memory, faults)), worker="frozen")
+    gate = faults.hold("publish:half")
+    (tmp_path / "in" / "a.jsonl").write_text("\n".join(ROW % n for n in range(10)))
+    async with sailing(frozen, heartbeat_s=60) as old:
+        await until(lambda: len(memory.log) == 5)
+
+        async with sailing(replace(world, state=MemoryState(memory), worker="heir")):
+            await until(lambda: len(memory.log) == 15)
+            await eventually(lambda: pool.fetchval("SELECT 1 FROM connector_runs WHERE closed_at IS NOT NULL"))
+            gate.set()
+            await until(lambda: not any(status.active for status in old.statuses.values()))
+
+            found = await pool.fetchrow("SELECT worker, epoch FROM connector_reports WHERE connector_id = $1", view.id)
+            assert (found["worker"], found["epoch"]) == ("heir", 2)
+
+    assert len(memory.log) == 20  # what the outdated worker published beside: the same events
+    assert len(memory.event_ids) == 10
+    told = [(view.status, view.published, view.awaiting_sink) for view in reversed(await runs.list_runs(pool))]
+    assert told == [(RunStatus.FAILED, 0, False), (RunStatus.RUNNING, 10, True)]
+
+
+# --- runs that are asked for ---
+
+
+async def test_a_run_that_is_asked_for_begins_at_once_on_a_signal_and_tells_what_it_skipped(
+    pool: Pool, world: World, tmp_path: Path
+) -> None:
+    view = await a_connector(pool, tmp_path / "in", poll_s=3600)
+    (tmp_path / "in" / "a.json").write_text(ROW % "1")
+    async with sailing(world, refresh_s=3600) as fleet:
+        await until(lambda: "bank" in fleet.statuses and fleet.statuses["bank"].listed_at is not None)
+
+        run_id = await requests.ask(pool, view, directory.SPEC, requested_by="USER_123")
+
+        found = await read(pool, run_id)
+
+    assert (found.type, found.triggered_by, found.read, found.skipped) == ("MANUAL", "USER_123", 0, 1)
+    assert found.note == "skipped 1 done before (a.json)"
+    row = await pool.fetchrow("SELECT * FROM run_requests")
+    assert (row["epoch"], row["worker"], row["ended_at"] is not None) == (1, "one", True)
+
+
+async def test_a_run_asked_of_a_paused_connector_or_of_days_it_does_not_know_is_refused(
+    pool: Pool, tmp_path: Path
+) -> None:
+    view = await a_connector(pool, tmp_path / "in")
+
+    with pytest.raises(ConfigError, match="knows no days"):
+        await requests.ask(pool, view, directory.SPEC, since=date(2025, 1, 8))
+    dated = replace(directory.SPEC, takes_dates=True)
+    with pytest.raises(ConfigError, match="is after the last"):
+        await requests.ask(pool, view, dated, since=date(2025, 1, 9), until=date(2025, 1, 8))
+    await connectors.set_status(pool, view.id, ConnectorStatus.PAUSED)
+    with pytest.raises(Conflict, match="not active"):
+        await requests.ask(pool, view, directory.SPEC)
+    assert await runs.list_runs(pool) == []
+
+
+async def test_a_run_waits_for_a_worker_and_survives_the_ones_that_die(
+    pool: Pool, world: World, memory: Memory, tmp_path: Path
+) -> None:
+    view = await a_connector(pool, tmp_path / "in", poll_s=3600, checkpoint_s=0)
+    run_id = await requests.ask(pool, view, directory.SPEC)
+    assert (await runs.find_run(pool, str(run_id))).waiting
+    (tmp_path / "in" / "a.jsonl").write_text("\n".join(ROW % n for n in range(10)))
+    faults = Faults()
+    faults.hold("publish:half")
+    dying = replace(world, ports=replace(world.ports, publisher=MemoryPublisher(memory, faults)))
+    fleet = Fleet(dying, refresh_s=0.05, heartbeat_s=0.05)
+    task = asyncio.create_task(fleet.run())
+    await until(lambda: len(memory.log) == 5)
+    faults.dead = True
+    task.cancel()  # no worker that was killed ends anything
+    for member in fleet._members.values():
+        member._life.cancel()
+    await asyncio.wait({task})
+
+    async with sailing(replace(world, worker="two")):
+        found = await read(pool, run_id)
+
+    assert (found.read, found.published, found.note) == (10, 10, "")
+    assert await pool.fetchval("SELECT worker FROM run_requests") == "two"
+    assert len(await runs.list_runs(pool)) == 1
+    assert {event.lineage.run_id for event in memory.events if event.lineage} == {run_id}
+
+
+async def test_a_run_is_cancelled_while_it_waits_while_it_reads_and_not_after_it_ended(
+    pool: Pool, stuck: World, tmp_path: Path
+) -> None:
+    view = await hung(pool, tmp_path / "hung", "thread")
+    waiting = await requests.ask(pool, view, directory.SPEC)
+    assert await requests.cancel(pool, await runs.find_run(pool, str(waiting)))
+    reading = await requests.ask(pool, view, directory.SPEC)
+    async with sailing(stuck) as fleet:
+        await until(lambda: "hung" in fleet.statuses and fleet.statuses["hung"].active == 1)
+
+        assert not await requests.cancel(pool, await runs.find_run(pool, str(reading)), cancelled_by="USER_123")
+
+        assert (await closed(pool, reading)).reason == "cancelled"
+        assert fleet.statuses["hung"].state is not State.PAUSED
+    assert (await runs.find_run(pool, str(waiting))).reason == "cancelled"
+    with pytest.raises(Conflict, match="has ended"):
+        await requests.cancel(pool, await runs.find_run(pool, str(reading)))
+
+
+async def test_runs_of_a_connector_that_is_deleted_end_with_it(pool: Pool, tmp_path: Path) -> None:
+    view = await a_connector(pool, tmp_path / "in")
+    run_id = await requests.ask(pool, view, directory.SPEC)
+
+    await connectors.delete(pool, view)
+
+    assert (await runs.find_run(pool, str(run_id))).reason == "cancelled: its connector was deleted"
+
+
+# --- tasks, as another process sees them ---
+
+
+async def test_tasks_are_shown_to_any_process_also_those_of_earlier_lives(
+    pool: Pool, world: World, memory: Memory, tmp_path: Path
+) -> None:
+    view = await a_connector(pool, tmp_path / "in")
+    (tmp_path / "in" / "001.json").write_text(ROW % "1")
+    (tmp_path / "in" / "002.json").write_text("{")
+    async with sailing(world) as fleet:
+        await until(lambda: len(memory.letters) == 1 and not fleet.statuses["bank"].open_runs)
+        shown = await tasks(pool, view, count=3)
+        assert [(task.descriptor, task.status, task.live) for task in shown] == [
+            ("directory", "active", True),
+            ("001.json", "terminated", True),
+            ("002.json", "failed", True),
+        ]
+        assert [task.id for task in shown[:2]] == ["ImRpcmVjdG9yeSI=", "IjAwMS5qc29uIg=="]  # seed 000's
+
+    await CheckpointMirror(pool).mirror(list(memory.state.values()))
+    async with sailing(world) as fleet:
+        await until(lambda: "bank" in fleet.statuses and fleet.statuses["bank"].listed_at is not None)
+        later = await tasks(pool, view, count=3)
+
+    assert [(task.descriptor, task.status, task.live) for task in later[1:]] == [
+        ("001.json", "terminated", False),
+        ("002.json", "failed", False),
+    ]
+    assert [task.id for task in later] == [task.id for task in shown]
+
+
+async def tasks(pool: Pool, view: ConnectorView, *, count: int) -> list[TaskRow]:
+    async with asyncio.timeout(20):
+        while True:
+            found = await tasks_of(pool, view.id)
+            if len(found) == count and found[0].status == "active":
+                return found
+            await asyncio.sleep(0.02)
+
+
+async def eventually(ask: Callable[[], Awaitable[object]]) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            if await ask():
+                return
+            await asyncio.sleep(0.02)
+
+
+async def read(pool: Pool, run_id: UUID) -> RunView:
+    """The run, once it is read to its end."""
+
+    async def ask() -> bool:
+        return (await runs.find_run(pool, str(run_id))).awaiting_sink
+
+    await eventually(ask)
+    return await runs.find_run(pool, str(run_id))
+
+
+async def closed(pool: Pool, run_id: UUID) -> RunView:
+    async def ask() -> bool:
+        return (await runs.find_run(pool, str(run_id))).completed_at is not None
+
+    await eventually(ask)
+    return await runs.find_run(pool, str(run_id))
+
+
+# --- what blocked a worker waits ---
+
+
+async def test_a_connector_that_blocked_a_worker_waits_until_it_is_configured_anew(
+    pool: Pool, world: World, tmp_path: Path
+) -> None:
+    view = await a_connector(pool, tmp_path / "in")
+    held = await claims.claim(pool, view.id, worker="ended", table_epoch=0)
+    async with pool.acquire() as connection:
+        await claims.blame(connection, held)
+
+    async with sailing(world) as fleet:
+        told = await report(pool, view, problem="blocked the event loop of a worker")
+        assert (told["state"], fleet.statuses) == ("degraded", {})
+
+        await connectors.configure(pool, view, spec=directory.SPEC, configuration=view.configuration)
+
+        await until(lambda: "bank" in fleet.statuses)

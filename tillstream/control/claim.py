@@ -6,11 +6,12 @@ The fence depends on no clock and on no connection that stays: a worker that was
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
 from schemas.errors import Fenced
-from sinks.pool import Pool, connection
+from sinks.pool import Connection, Pool, connection
 from tillstream.control.statement import statements
 
 
@@ -35,16 +36,37 @@ async def claim(pool: Pool, connector_id: UUID, *, worker: str, table_epoch: int
     return Claim(connector_id, epoch, worker)
 
 
-async def renew(pool: Pool, held_claim: Claim) -> None:
+async def renew(pool: Pool, held_claims: Sequence[Claim]) -> list[Claim]:
     """
-    Tell that the claim is held and its worker alive.
+    Tell that the claims are held and their worker alive; those that are outdated.
 
     Raises:
-        Fenced: pause; a newer epoch owns the connector. SinkError: as routed.
+        SinkError: as routed.
     """
+    if not held_claims:
+        return []
+    ids, epochs = [each.connector_id for each in held_claims], [each.epoch for each in held_claims]
     async with connection(pool) as held:
-        if await held.fetchval(statements()["renew_claim"], held_claim.connector_id, held_claim.epoch) is None:
-            raise fenced(held_claim)
+        rows = await held.fetch(statements()["renew_claims"], ids, epochs)
+    valid = {(row["connector_id"], row["epoch"]) for row in rows}
+    return [each for each in held_claims if (each.connector_id, each.epoch) not in valid]
+
+
+async def insist(held: Connection, held_claim: Claim) -> None:
+    """
+    See that the claim holds, and keep it so until the transaction of `held` ends: what it writes is ours to write.
+
+    Raises:
+        Fenced: pause; a newer epoch owns the connector.
+    """
+    newest = await held.fetchval(statements()["hold_claim"], held_claim.connector_id)
+    if newest is not None and newest > held_claim.epoch:
+        raise fenced(held_claim)
+
+
+async def blame(held: Connection, held_claim: Claim) -> None:
+    """The source of this connector blocked its worker's event loop: it waits before it runs again."""
+    await held.execute(statements()["blame_connector"], held_claim.connector_id, held_claim.epoch)
 
 
 def fenced(held_claim: Claim) -> Fenced:

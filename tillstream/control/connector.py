@@ -25,6 +25,8 @@ from connectors.spec import ConnectorConfig, SourceSpec
 from schemas.errors import ConfigError, Conflict, NotFound
 from schemas.payment import MAX_PROVIDER
 from sinks.pool import Pool, connection
+from tillstream.control import run
+from tillstream.control.run import RunStatus
 from tillstream.control.statement import statements
 
 # a connector's own configuration: any JSON object, which its source's model judges
@@ -60,18 +62,6 @@ class ConnectorView:
     last_run_at: datetime | None
     last_run_status: str
     created_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Desired:
-    """A connector that should run. `version` rises with each new configuration."""
-
-    id: UUID
-    name: str
-    kind: str
-    provider: str
-    version: int
-    configuration: Configuration
 
 
 async def create(
@@ -206,12 +196,16 @@ async def delete(pool: Pool, view: ConnectorView) -> None:
     """
     Delete it: its worker stops it within seconds, its name is free, its runs and payments stay.
 
+    Runs that were asked for end, cancelled.
+
     Raises:
         NotFound: it was deleted before. SinkError: as routed.
     """
-    async with connection(pool) as held:
+    async with connection(pool) as held, held.transaction():
         if await held.fetchval(statements()["delete_connector"], view.id) is None:
             raise NotFound(f"there is no connector {view.name!r}", hint="`till connector list` shows all")
+        for row in await held.fetch(statements()["open_requests"], [view.id]):
+            await run.close(held, row["run"], RunStatus.FAILED, reason="cancelled: its connector was deleted")
 
 
 async def configure(
@@ -245,28 +239,6 @@ def _frozen(view: ConnectorView) -> Conflict:
         f"the provider of {view.name!r} is frozen: it is part of the keys of what was published",
         hint="create another connector for another provider",
     )
-
-
-async def desired(pool: Pool) -> list[Desired]:
-    """
-    The connectors that should run now, by id.
-
-    Raises:
-        SinkError: as routed.
-    """
-    async with connection(pool) as held:
-        rows = await held.fetch(statements()["desired_connectors"])
-    return [
-        Desired(
-            id=row["id"],
-            name=row["name"],
-            kind=row["kind"],
-            provider=row["provider"],
-            version=row["configuration_version"],
-            configuration=json.loads(row["connection_config"]),
-        )
-        for row in rows
-    ]
 
 
 # asyncpg's records are mappings of anything

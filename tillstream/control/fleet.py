@@ -1,237 +1,229 @@
 """
 The fleet: the connectors that this worker runs, kept equal to what operators want.
 
-Desired state lives in PostgreSQL. Every few seconds it is compared with what runs: a new connector is claimed and
-started, one that was paused, deleted or configured anew is stopped at a checkpoint. A lost signal costs seconds.
-A worker runs the connectors whose partition of the state topic it owns.
-While PostgreSQL is away, what runs goes on.
+Desired state lives in PostgreSQL. Every few seconds, and at once on a signal, it is compared with what runs: a new
+connector is claimed and started, one that was paused, deleted or configured anew is stopped at a checkpoint, a run that
+was asked for is begun. A lost signal costs seconds. A worker runs the connectors whose partition of the state topic it
+owns, and lets go of them before it lets go of the partition.
+While PostgreSQL is away, what runs goes on. Nothing here waits for a source: a member ends within its bound or is left
+behind, beside the others.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Protocol
 from uuid import UUID
 
-from connectors.envelope import Connector
-from connectors.ports import CheckpointStore, Clock, DeadLetters, Publisher
-from connectors.runner import Ports, Runner, State, Status
-from connectors.spec import SourceSpec
+from connectors.runner import State, Status
 from schemas import metric
-from schemas.errors import ConfigError, Fenced, TillError
-from schemas.metric import Meter
-from sinks.pool import Pool, connection
-from tillstream.control.claim import Claim, claim, renew
-from tillstream.control.connector import Desired, checked, desired
-from tillstream.control.run import PostgresRunLog
-from tillstream.control.statement import statements
+from schemas.errors import TillError
+from tillstream.control.claim import Claim, renew
+from tillstream.control.desired import Blocked, Desired, Picture, Signal, desired
+from tillstream.control.member import GIVE_UP_S, MANAGER, STOP_S, Member, StateStore, World
+from tillstream.control.report import Reporter
+
+__all__ = ["Fleet", "StateStore", "World"]
 
 logger = logging.getLogger(__name__)
 
-MANAGER = "connector-manager"  # seed 000's component
-STOP_S = 6.0  # a worker has nine seconds to end
 _RETRY_S = 5.0  # after a connector could not be started
-
-
-class StateStore(CheckpointStore, Protocol):
-    """Where tasks stand, the greatest epoch that was seen there, and which connectors' state is this worker's."""
-
-    def owns(self, connector_id: UUID) -> bool:
-        """Whether the connector's partition of the state topic is assigned to this worker now."""
-        ...
-
-    def newest_epoch(self, connector_id: UUID) -> int:
-        """A claim must go above it. Complete once `load` has returned."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class World:
-    """What every runner of this worker shares."""
-
-    pool: Pool
-    publisher: Publisher
-    dead_letters: DeadLetters
-    state: StateStore
-    clock: Clock
-    meter: Meter
-    specs: Mapping[str, SourceSpec]
-    worker: str
-    production: bool = False
-
-
-@dataclass(slots=True)
-class _Member:
-    """One connector in this worker's hands."""
-
-    desired: Desired
-    claim: Claim
-    runner: Runner
-    task: asyncio.Task[State]
-    listed_since_s: float
+_FENCED_S = 15.0  # after a newer epoch was met; longer than a worker takes to find out that it is out of its group
+_ENDED_S = STOP_S + GIVE_UP_S + 0.5
+_MANY_LEFT = 64  # awaits and threads that sources left behind, from which on the worker asks to be restarted
 
 
 class Fleet:
-    """Runs the connectors. `run` returns after `stop`; a bug in a runner comes out of it."""
+    """Runs the connectors. `run` returns after `stop`; a bug of ours in a runner comes out of it."""
 
     def __init__(self, world: World, *, refresh_s: float, heartbeat_s: float) -> None:
         self._world = world
         self._refresh_s = refresh_s
         self._heartbeat_s = heartbeat_s
-        self._members: dict[UUID, _Member] = {}
-        self._refused: dict[UUID, tuple[int, float]] = {}
+        self._picture = Picture()
+        self._members: dict[UUID, Member] = {}
+        self._left: list[Member] = []
+        self._not_before: dict[UUID, tuple[int, float]] = {}  # version, and when it may be tried again
         self._stop = asyncio.Event()
-        self._beaten_at_s = float("-inf")
+        self._wake = asyncio.Event()
+
+    # What the outside asks.
 
     def stop(self) -> None:
         """Stop every connector at a checkpoint; `run` returns then."""
         self._stop.set()
+        self._wake.set()
+
+    def look(self) -> None:
+        """Compare at once: what this worker owns, or what is wanted, may have changed."""
+        self._wake.set()
+
+    async def release(self) -> None:
+        """
+        Let go of every connector that this worker does not own any more; return once they are let go, within a bound.
+
+        For a revocation: until this returns nobody else is given what they wrote.
+        """
+        leaving = [each for each in self._members.values() if not self._world.state.owns(each.desired.id)]
+        for member in leaving:
+            member.end()
+        await asyncio.gather(*(member.ended() for member in leaving))
 
     @property
     def statuses(self) -> Mapping[str, Status]:
         """How the connectors fare, by name."""
-        return {member.desired.name: member.runner.status for member in self._members.values()}
+        return {each.desired.name: each.status for each in self._members.values() if each.status is not None}
+
+    @property
+    def complaint(self) -> str | None:
+        """Why this worker should be restarted, if sources left too much behind in it."""
+        left = {each.desired.name for each in self._left if each.left_behind}
+        count = sum(each.left_behind for each in [*self._left, *self._members.values()])
+        if count < _MANY_LEFT:
+            return None
+        return f"{count} calls of sources do not end ({', '.join(sorted(left))}): restart this worker to be rid of them"
+
+    def running_as(self, name: str) -> Claim | None:
+        """The claim under which the connector of this name runs here. For any thread."""
+        return next((each.claim for each in list(self._members.values()) if each.desired.name == name), None)
+
+    # The loop.
 
     async def run(self) -> None:
         """Compare, start, stop, report, until `stop`."""
         logger.info("Restoring state", extra=_facts())
+        beside = [
+            asyncio.create_task(Signal(self._wake).listen(self._world.pool), name="desired: signals"),
+            asyncio.create_task(self._beat_for_ever(), name="heartbeat of claims"),
+        ]
         try:
             while not self._stop.is_set():
+                self._wake.clear()
                 try:
-                    await self._compare(await desired(self._world.pool))
-                    await self._beat()
+                    self._picture = await desired(self._world.pool)
                 except TillError as exc:
                     logger.warning("desired connectors unknown", extra=_facts(error=exc, code=exc.code))
+                self._compare()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._stop.wait(), self._refresh_s)
+                    await asyncio.wait_for(self._wake.wait(), self._refresh_s)
         finally:
+            for each in beside:
+                each.cancel()
             await self._end()
 
-    async def _compare(self, wanted: list[Desired]) -> None:
-        wanted = [each for each in wanted if self._world.state.owns(each.id)]
-        by_id = {each.id: each for each in wanted}
-        for member in list(self._members.values()):
-            if member.task.done():
-                self._ended(member)
-            if by_id.get(member.desired.id) != member.desired:
-                await self._remove(member)
-        for each in wanted:
-            if each.id not in self._members and not self._stop.is_set():
-                await self._add(each)
+    def _compare(self) -> None:
+        """Bring what runs one step nearer to what is wanted. Waits for nothing."""
+        owned = {each.id: each for each in self._picture.connectors if self._world.state.owns(each.id)}
+        for connector_id, member in list(self._members.items()):
+            if member.is_over and not member.is_ending:
+                self._over(member)
+            if owned.get(connector_id) != member.desired:
+                member.end()
+            if member.is_gone:
+                del self._members[connector_id]
+                self._left.append(member)
+                self._wake.set()  # its successor need not wait
+        for connector_id, wanted in owned.items():
+            running = self._members.get(connector_id)
+            if running is not None:
+                running.serve(self._picture.of(connector_id))
+            elif not self._stop.is_set() and self._may_start(wanted):
+                self._members[connector_id] = Member(
+                    self._world, wanted, self._picture.of(connector_id), changed=self._wake.set
+                )
         self._measure()
+        self._left = [each for each in self._left if each.left_behind]
 
-    async def _add(self, wanted: Desired) -> None:
-        version, again_at_s = self._refused.get(wanted.id, (0, 0.0))
+    def _may_start(self, wanted: Desired) -> bool:
+        version, again_at_s = self._not_before.get(wanted.id, (0, 0.0))
         if version == wanted.version and time.monotonic() < again_at_s:
-            return
-        try:
-            runner, held = await self._claimed(wanted)
-        except TillError as exc:
-            self._refused[wanted.id] = (wanted.version, time.monotonic() + _RETRY_S)
-            logger.error(
-                "connector not started", extra=_facts(wanted.provider, error=exc, code=exc.code, hint=exc.hint)
-            )
-            await self._report_refusal(wanted, exc)
-            return
-        self._refused.pop(wanted.id, None)
-        task = asyncio.create_task(runner.run(), name=f"connector {wanted.name}")
-        self._members[wanted.id] = _Member(wanted, held, runner, task, time.monotonic())
-        logger.info("Connector installed", extra=_facts(wanted.provider, epoch=held.epoch))
+            return False
+        blocked = (self._picture.blocked or {}).get(wanted.id)
+        if blocked is not None:
+            self._not_before[wanted.id] = (wanted.version, time.monotonic() + _RETRY_S)
+            task = asyncio.create_task(self._report_blocked(wanted, blocked), name=f"{wanted.name}: report")
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+            return False
+        self._not_before.pop(wanted.id, None)
+        return True
 
-    async def _claimed(self, wanted: Desired) -> tuple[Runner, Claim]:
-        """
-        A runner under a new epoch, not started yet.
-
-        Raises:
-            ConfigError: its kind or configuration is not one that this version runs. SinkError, BrokerError: retry.
-        """
-        world = self._world
-        spec = world.specs.get(wanted.kind)
-        if spec is None:
-            raise ConfigError(
-                f"no source of kind {wanted.kind!r} here", hint=f"there are: {', '.join(sorted(world.specs))}"
-            )
-        config = checked(spec, wanted.configuration, name=wanted.name, provider=wanted.provider)
-        logger.info("Install connector %s", wanted.name, extra=_facts(wanted.provider, kind=wanted.kind))
-        await world.state.load(wanted.id)  # everything that an older epoch wrote has been seen
-        epoch = world.state.newest_epoch(wanted.id)
-        held = await claim(world.pool, wanted.id, worker=world.worker, table_epoch=epoch)
-        ports = Ports(
-            publisher=world.publisher,
-            dead_letters=world.dead_letters,
-            checkpoints=world.state,
-            runs=PostgresRunLog(world.pool, world.meter),
-            clock=world.clock,
-            meter=world.meter,
-        )
-        connector = Connector(wanted.id, wanted.name, wanted.provider)
-        runner = Runner(connector, spec, config, ports, epoch=held.epoch, production=world.production)
-        return runner, held
-
-    async def _remove(self, member: _Member) -> None:
-        logger.info("Uninstalling connector", extra=_facts(member.desired.provider))
-        member.runner.stop()
-        await asyncio.wait({member.task}, timeout=STOP_S)
-        if not member.task.done():
-            member.task.cancel()
-            await asyncio.wait({member.task}, timeout=1.0)
-        del self._members[member.desired.id]
-        logger.info("Connector uninstalled", extra=_facts(member.desired.provider))
-
-    def _ended(self, member: _Member) -> None:
-        """A runner that ended by itself is paused until it is configured anew; or it met a bug, which is ours."""
-        if member.task.cancelled():
-            return
-        error = member.task.exception()
-        if error is not None:
-            raise error
+    def _over(self, member: Member) -> None:
+        """It ended by itself: on a bug of ours, refused, fenced, or paused until it is configured anew."""
+        bug = member.bug()
+        if bug is not None:
+            raise bug
+        wanted = member.desired
+        if member.fenced or member.refusal is not None:
+            pause_s = _FENCED_S if member.fenced else _RETRY_S
+            self._not_before[wanted.id] = (wanted.version, time.monotonic() + pause_s)
+            member.end()
 
     def _measure(self) -> None:
+        meter = self._world.ports.meter
+        left: dict[str, int] = {}
+        for member in [*self._left, *self._members.values()]:
+            left[member.desired.name] = left.get(member.desired.name, 0) + member.left_behind
+        for name, count in left.items():
+            meter.set(metric.SOURCE_LEFTOVERS, count, connector=name)
         for member in self._members.values():
-            listed_at = member.runner.status.listed_at
-            now = self._world.clock.now()
-            age_s = (now - listed_at).total_seconds() if listed_at else time.monotonic() - member.listed_since_s
-            self._world.meter.set(metric.SCAN_AGE_SECONDS, max(0.0, age_s), connector=member.desired.name)
+            status = member.status
+            if status is not None:
+                now = self._world.ports.clock.now()
+                age_s = (now - status.listed_at).total_seconds() if status.listed_at else None
+                age_s = time.monotonic() - member.since_s if age_s is None else age_s
+                meter.set(metric.SCAN_AGE_SECONDS, max(0.0, age_s), connector=member.desired.name)
+
+    # What it tells.
+
+    async def _beat_for_ever(self) -> None:
+        while True:
+            try:
+                await self._beat()
+            except TillError as exc:
+                logger.warning("heartbeat not told", extra=_facts(error=exc, code=exc.code))
+            await asyncio.sleep(self._heartbeat_s)
 
     async def _beat(self) -> None:
-        """Renew the claims and report, every `heartbeat_s`."""
-        if time.monotonic() - self._beaten_at_s < self._heartbeat_s:
-            return
-        self._beaten_at_s = time.monotonic()
-        for member in list(self._members.values()):
-            try:
-                await renew(self._world.pool, member.claim)
-            except Fenced as exc:
-                logger.warning("claim lost", extra=_facts(member.desired.provider, error=exc))
-                await self._remove(member)
-                continue
-            await self._report(member.desired.id, member.runner.status)
+        """Renew the claims, let go of those that somebody took, report."""
+        members = [each for each in self._members.values() if each.claim is not None and not each.is_ending]
+        outdated = await renew(self._world.pool, [each.claim for each in members if each.claim is not None])
+        for member in members:
+            if member.claim in outdated:
+                logger.warning("claim lost", extra=_facts(member.desired.provider))
+                self._not_before[member.desired.id] = (member.desired.version, time.monotonic() + _FENCED_S)
+                member.end(fenced=True)
+        for member in members:
+            if not member.is_ending:
+                await member.report(self._note(member))
 
-    async def _report(self, connector_id: UUID, status: Status) -> None:
-        arguments = ("; ".join(status.problems), status.hint, status.listed_at, status.open_runs, status.pending)
-        skipped = json.dumps(dict(status.skipped))
-        async with connection(self._world.pool) as held:
-            await held.execute(statements()["report_connector"], connector_id, status.state.value, *arguments, skipped)
+    def _note(self, member: Member) -> str:
+        """What the worker adds to a connector's report."""
+        before = sum(each.left_behind for each in self._left if each.desired.id == member.desired.id)
+        if not before:
+            return ""
+        return f"{before} calls of its source do not end, and hold memory until worker {self._world.worker} ends"
 
-    async def _report_refusal(self, wanted: Desired, exc: TillError) -> None:
-        state = State.DEGRADED if exc.retryable else State.PAUSED
-        with contextlib.suppress(TillError):  # the log has it
-            await self._report(wanted.id, Status(state, (str(exc),), exc.hint, None, 0, 0, {}))
+    async def _report_blocked(self, wanted: Desired, blocked: Blocked) -> None:
+        problem = (
+            f"its source blocked the event loop of a worker at {blocked.at:%H:%M:%S} UTC, and the worker had to end; "
+            f"it runs again at {blocked.until:%H:%M:%S}, or once it is configured anew"
+        )
+        hint = "the source does in one go what takes long: let it await, or call in a thread"
+        status = Status(State.DEGRADED, (problem,), hint, None, 0, 0, {})
+        with contextlib.suppress(TillError):
+            await Reporter(wanted.id, self._world.worker).tell(self._world.pool, status, ())
+
+    # The end.
 
     async def _end(self) -> None:
-        members = list(self._members.values())
-        for member in members:
-            member.runner.stop()
-        if members:
-            await asyncio.wait({member.task for member in members}, timeout=STOP_S)
-        for member in members:
-            member.task.cancel()
+        for member in self._members.values():
+            member.end()
+        ends = [asyncio.ensure_future(member.ended()) for member in self._members.values()]
+        if ends:
+            await asyncio.wait(ends, timeout=_ENDED_S)
 
 
 def _facts(provider: str = "", **facts: object) -> dict[str, dict[str, object]]:

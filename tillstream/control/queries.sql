@@ -67,26 +67,111 @@ VALUES ($1, $2::bigint + 1, $3)
    SET epoch = greatest(c.epoch, $2) + 1, worker = excluded.worker, claimed_at = now(), heartbeat_at = now()
 RETURNING epoch;
 
--- name: renew_claim
--- Returns nothing once a newer epoch owns the connector.
-UPDATE connector_claims SET heartbeat_at = now()
- WHERE connector_id = $1 AND epoch = $2
-RETURNING epoch;
+-- name: hold_claim
+-- The connector's epoch, which nobody raises before the transaction ends.
+SELECT epoch FROM connector_claims WHERE connector_id = $1 FOR SHARE;
+
+-- name: renew_claims
+-- Those of the claims `$1` (connectors), `$2` (epochs) that hold still.
+UPDATE connector_claims c SET heartbeat_at = now()
+  FROM unnest($1::uuid[], $2::bigint[]) AS mine (connector_id, epoch)
+ WHERE c.connector_id = mine.connector_id AND c.epoch = mine.epoch
+RETURNING c.connector_id, c.epoch;
+
+-- name: blame_connector
+-- Its source blocked the event loop of the worker that holds its claim.
+UPDATE connector_claims k
+   SET blocked_at = now(), blocked_version = c.configuration_version,
+       blocked_times = CASE WHEN k.blocked_version = c.configuration_version THEN k.blocked_times + 1 ELSE 1 END
+  FROM connectors c
+ WHERE c.id = k.connector_id AND k.connector_id = $1 AND k.epoch = $2;
 
 -- name: report_connector
-INSERT INTO connector_reports (connector_id, state, problem, hint, listed_at, runs_open, pending, skipped)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+-- How it fares, as the worker of the newest epoch says; `$1` connector, `$2` epoch or null: none was claimed. `$13` tasks, or null:
+-- as before. An outdated worker's word is not taken.
+INSERT INTO connector_reports AS r (connector_id, epoch, worker, state, problem, hint, listed_at, runs_open, pending, active,
+                                    left_behind, skipped, tasks, progress)
+SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, coalesce($13::json, '[]'), $14
+ WHERE NOT EXISTS (SELECT FROM connector_claims WHERE connector_id = $1 AND epoch > $2)
     ON CONFLICT (connector_id) DO UPDATE
-   SET state = excluded.state, problem = excluded.problem, hint = excluded.hint, listed_at = excluded.listed_at,
-       runs_open = excluded.runs_open, pending = excluded.pending, skipped = excluded.skipped, reported_at = now();
+   SET epoch = excluded.epoch, worker = excluded.worker, state = excluded.state, problem = excluded.problem,
+       hint = excluded.hint, listed_at = excluded.listed_at, runs_open = excluded.runs_open, pending = excluded.pending,
+       active = excluded.active, left_behind = excluded.left_behind, skipped = excluded.skipped,
+       tasks = CASE WHEN $13::json IS NULL THEN r.tasks ELSE excluded.tasks END, progress = excluded.progress,
+       reported_at = now();
+
+-- name: reported_tasks
+SELECT tasks, progress, reported_at, now() AS now FROM connector_reports WHERE connector_id = $1;
+
+-- name: known_tasks
+-- Tasks of earlier lives, the newest first, from the mirror of the state table.
+SELECT task, descriptor, cursor, counts, done, revision_at FROM checkpoints
+ WHERE connector_id = $1 AND NOT (descriptor = ANY ($2::text[]))
+ ORDER BY updated_at DESC, task
+ LIMIT $3;
 
 -- name: desired_connectors
--- What should run now, and in which version of its configuration.
-SELECT c.id, s.name, c.kind, c.provider, c.configuration_version, s.connection_config
+-- What should run now, and in which version of its configuration; and until when a source that blocked a worker waits: a minute,
+-- then twice as long each time, at most an hour. A new configuration ends the wait.
+SELECT c.id, s.name, c.kind, c.provider, c.configuration_version, s.connection_config, k.blocked_at,
+       k.blocked_at + least(60 * 2 ^ (k.blocked_times - 1), 3600) * interval '1 second' AS blocked_until,
+       now() < k.blocked_at + least(60 * 2 ^ (k.blocked_times - 1), 3600) * interval '1 second' AS blocked
   FROM connectors c
   JOIN sp_v2_connectors s ON s.id = c.row_id
+  LEFT JOIN connector_claims k ON k.connector_id = c.id AND k.blocked_version = c.configuration_version
  WHERE c.deleted_at IS NULL AND s.status = 'ACTIVE'
  ORDER BY c.id;
+
+-- name: request_run
+-- A run with its row, for a worker to take. Returns nothing where the connector is not active.
+WITH owner AS (
+    SELECT c.id, c.row_id
+      FROM connectors c
+      JOIN sp_v2_connectors s ON s.id = c.row_id
+     WHERE c.id = $2 AND c.deleted_at IS NULL AND s.status = 'ACTIVE'
+), seed AS (
+    INSERT INTO sp_v2_connector_runs (connector_id, run_type, run_date, status, triggered_by)
+    SELECT row_id, $3, coalesce($5::date, current_date), 'RUNNING', left($4, 100) FROM owner
+    RETURNING id, started_at
+), run AS (
+    INSERT INTO connector_runs (id, row_id, connector_id, started_at)
+    SELECT $1, seed.id, owner.id, seed.started_at FROM seed, owner
+    RETURNING id, connector_id
+)
+INSERT INTO run_requests (run, connector_id, requested_by, first_day, last_day, force)
+SELECT id, connector_id, $4, $5, $6, $7 FROM run
+RETURNING run;
+
+-- name: open_requests
+-- Of these connectors, in the order in which they were made.
+SELECT q.run, q.connector_id, q.first_day, q.last_day, q.force, q.requested_by, q.epoch, q.cancelled_at IS NOT NULL AS cancelled,
+       coalesce(s.run_type, 'MANUAL') AS run_type
+  FROM run_requests q
+  JOIN connector_runs r ON r.id = q.run
+  LEFT JOIN sp_v2_connector_runs s ON s.id = r.row_id
+ WHERE q.ended_at IS NULL AND q.connector_id = ANY ($1::uuid[])
+ ORDER BY q.requested_at, q.run;
+
+-- name: take_request
+-- Serve the request `$1` under the claim of epoch `$2`. Returns nothing where somebody newer does, or it has ended.
+WITH taken AS (
+    UPDATE run_requests q SET epoch = $2, worker = $3, taken_at = coalesce(taken_at, now())
+     WHERE q.run = $1 AND q.ended_at IS NULL AND q.cancelled_at IS NULL AND (q.epoch IS NULL OR q.epoch <= $2)
+       AND EXISTS (SELECT FROM connector_claims k WHERE k.connector_id = q.connector_id AND k.epoch = $2)
+    RETURNING q.run
+), run AS (
+    UPDATE connector_runs r SET heartbeat_at = now() FROM taken WHERE r.id = taken.run
+)
+SELECT run FROM taken;
+
+-- name: cancel_request
+-- Returns whether a worker serves it, which ends it then; nothing where it has ended or was cancelled before.
+UPDATE run_requests SET cancelled_at = now(), cancelled_by = $2
+ WHERE run = $1 AND ended_at IS NULL AND cancelled_at IS NULL
+RETURNING epoch IS NOT NULL AS taken;
+
+-- name: find_request
+SELECT ended_at IS NOT NULL AS ended FROM run_requests WHERE run = $1;
 
 -- name: open_run
 -- Idempotent. Opening a run freezes the provider: the next thing that happens is a publish. An outdated worker may open one too:
@@ -130,8 +215,11 @@ UPDATE sp_v2_connector_runs r
   FROM side WHERE r.id = side.row_id;
 
 -- name: finish_reading
--- The source side is through; `$2` are problems, or null. The first of this and `close_run` holds.
-UPDATE connector_runs SET reading_finished_at = now(), heartbeat_at = now(), reason = $2
+-- The source side is through; `$2` are problems, or null, `$3` a note. The first of this and `close_run` holds.
+WITH asked AS (
+    UPDATE run_requests SET ended_at = now() WHERE run = $1 AND ended_at IS NULL
+)
+UPDATE connector_runs SET reading_finished_at = now(), heartbeat_at = now(), reason = $2, note = $3
  WHERE id = $1 AND closed_at IS NULL AND reading_finished_at IS NULL
 RETURNING id;
 
@@ -145,8 +233,10 @@ WITH dead AS (
      WHERE r.id = $1 AND r.closed_at IS NULL AND (NOT $4 OR r.reading_finished_at IS NULL)
     RETURNING r.connector_id, r.row_id, r.read, r.rejected + (SELECT events FROM dead) AS failed, r.reason,
               jsonb_build_object('run', r.id, 'read', r.read, 'published', r.published, 'rejected', r.rejected,
-                                 'filtered', r.filtered, 'skipped', r.skipped, 'dead', (SELECT events FROM dead),
+                                 'filtered', r.filtered, 'skipped', r.skipped, 'note', r.note, 'dead', (SELECT events FROM dead),
                                  'reason', coalesce($3, r.reason)) AS details
+), asked AS (
+    UPDATE run_requests q SET ended_at = now() FROM closed WHERE q.run = $1 AND q.ended_at IS NULL
 ), seed AS (
     UPDATE sp_v2_connector_runs s
        SET status = $2, completed_at = now(), error_message = closed.reason, details = closed.details,
@@ -171,12 +261,14 @@ SELECT c.name FROM closed JOIN connectors c ON c.id = closed.connector_id;
 SELECT r.id, r.connector_id, CASE WHEN c.deleted_at IS NULL THEN coalesce(s.name, c.name) ELSE c.name END AS connector, r.read, r.published, r.rejected, r.filtered,
        r.published_sum, r.rejected_sum, r.started_at, r.heartbeat_at, r.reading_finished_at, r.reason,
        k.claimed_at, k.worker, now() AS now,
+       q.run IS NOT NULL AND q.ended_at IS NULL AS asked, q.cancelled_at IS NOT NULL AS cancelled,
        coalesce(l.applied, 0)::bigint AS applied, coalesce(l.duplicate, 0)::bigint AS duplicate,
        coalesce(l.dead, 0)::bigint AS dead, coalesce(l.digests, 0) AS sink_sum
   FROM connector_runs r
   JOIN connectors c ON c.id = r.connector_id
   LEFT JOIN sp_v2_connectors s ON s.id = c.row_id
   LEFT JOIN connector_claims k ON k.connector_id = r.connector_id
+  LEFT JOIN run_requests q ON q.run = r.id
   LEFT JOIN LATERAL (
       SELECT sum(events) FILTER (WHERE outcome = 'applied') AS applied,
              sum(events) FILTER (WHERE outcome = 'duplicate') AS duplicate,
@@ -192,13 +284,15 @@ SELECT r.id, r.connector_id, CASE WHEN c.deleted_at IS NULL THEN coalesce(s.name
 SELECT r.id, s.id AS number, CASE WHEN c.deleted_at IS NULL THEN coalesce(n.name, c.name) ELSE c.name END AS connector,
        r.connector_id, s.run_type, s.status, s.triggered_by,
        r.read, r.published, r.rejected, r.filtered, r.skipped, r.published_sum, r.rejected_sum,
-       r.started_at, r.reading_finished_at, r.closed_at, r.reason, s.duration_seconds,
+       r.started_at, r.reading_finished_at, r.closed_at, r.reason, r.note, s.duration_seconds,
+       q.run IS NOT NULL AND q.taken_at IS NULL AND q.ended_at IS NULL AS waiting,
        coalesce(l.applied, 0)::bigint AS applied, coalesce(l.duplicate, 0)::bigint AS duplicate,
        coalesce(l.dead, 0)::bigint AS dead
   FROM connector_runs r
   JOIN connectors c ON c.id = r.connector_id
   LEFT JOIN sp_v2_connectors n ON n.id = c.row_id
   LEFT JOIN sp_v2_connector_runs s ON s.id = r.row_id
+  LEFT JOIN run_requests q ON q.run = r.id
   LEFT JOIN LATERAL (
       SELECT sum(events) FILTER (WHERE outcome = 'applied') AS applied,
              sum(events) FILTER (WHERE outcome = 'duplicate') AS duplicate,
@@ -229,15 +323,23 @@ VALUES ($1, $2, $3)
        since = CASE WHEN h.state = excluded.state THEN h.since ELSE now() END;
 
 -- name: list_letters
--- The newest first. `$1` stage, `$2` reason, `$3` connector, `$4` whether redriven ones are shown, `$5` limit. No bytes.
+-- The newest first, without bytes. `$1` stage, `$2` reason, `$3` connector, `$4` state, `$5` run; null takes all. `$6`: only those
+-- of files that came again with other content, from which events were stored. `$7` limit.
 SELECT id, stage, reason, message, hint, attempts, failed_at, event_id, run_id, connector_id, connector, topic, log_partition,
        log_offset, path, position, line, source_object, size_bytes, truncated, sqlstate, redrive_attempts, redrive_run_id,
-       redriven_at
+       redriven_at, discarded_at, discarded_by, discard_note
   FROM dead_letters
  WHERE ($1::text IS NULL OR stage = $1) AND ($2::text IS NULL OR reason = $2) AND ($3::text IS NULL OR connector = $3)
-   AND ($4 OR redriven_at IS NULL)
+   AND ($4::text IS NULL OR $4 = CASE WHEN discarded_at IS NOT NULL THEN 'discarded'
+                                      WHEN redriven_at IS NOT NULL THEN 'redriven' ELSE 'open' END)
+   AND ($5::uuid IS NULL OR run_id = $5 OR id IN (SELECT letter FROM letter_repeats WHERE run = $5))
+   AND (NOT $6 OR id IN (SELECT l.id
+                           FROM dead_letters l
+                           JOIN event_origins o ON o.connector = l.connector_id AND o.path = l.path
+                                               AND o.source_object <> l.source_object AND o.first_seen_at > l.failed_at
+                          WHERE l.stage = 'source' AND l.path <> ''))
  ORDER BY failed_at DESC, id
- LIMIT $5;
+ LIMIT $7;
 
 -- name: show_letter
 -- Whole, by the beginning of its id; two rows tell that the beginning is not enough.
@@ -255,6 +357,11 @@ SELECT l.*, r.id IS NOT NULL AND r.closed_at IS NULL AS under_way
   LEFT JOIN connector_runs r ON r.id = l.redrive_run_id
  WHERE l.id = ANY ($1)
  ORDER BY l.id;
+
+-- name: discard_letters
+-- An operator lets them go: `$2` note, `$3` who.
+UPDATE dead_letters SET discarded_at = now(), discard_note = $2, discarded_by = $3
+ WHERE id = ANY ($1) AND discarded_at IS NULL AND redriven_at IS NULL;
 
 -- name: start_redrive
 UPDATE dead_letters SET redrive_run_id = $2, redrive_attempts = redrive_attempts + 1

@@ -8,7 +8,8 @@ come late and again: each is idempotent, and an ended run never changes.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -21,6 +22,9 @@ from schemas.checkpoint import Counts
 from schemas.errors import Conflict, NotFound
 from schemas.metric import Meter, NullMeter
 from sinks.pool import Connection, Pool, connection
+from sinks.prepared import storable
+from tillstream.control import claim as claims
+from tillstream.control.claim import Claim
 from tillstream.control.statement import statements
 
 MANUAL = "MANUAL"
@@ -41,7 +45,8 @@ class RunStatus(StrEnum):
 @dataclass(frozen=True, slots=True)
 class RunView:
     """
-    One run as operators see it. `awaiting_sink` says that it is read to its end and the sink has not confirmed it yet.
+    One run as operators see it. `awaiting_sink` says that it is read to its end and the sink has not confirmed it yet,
+    `waiting` that it was asked for and no worker has begun it. `note` tells what a run that was asked for skipped.
 
     Sums are of event digests, modulo 2^128.
     """
@@ -66,39 +71,57 @@ class RunView:
     duration_s: float | None
     awaiting_sink: bool
     reason: str
+    note: str
+    waiting: bool
 
 
 class PostgresRunLog:
-    """`connectors.ports.RunLog` on PostgreSQL. Every method raises SinkError, as `sinks/sqlstate.py` routes it."""
+    """
+    `connectors.ports.RunLog` on PostgreSQL, for the holder of a claim.
 
-    def __init__(self, pool: Pool, meter: Meter | None = None) -> None:
+    Every method raises SinkError, as `sinks/sqlstate.py` routes it; all but `open` raise Fenced for an outdated claim.
+    """
+
+    def __init__(self, pool: Pool, meter: Meter | None = None, *, claim: Claim | None = None) -> None:
         self._pool = pool
         self._meter = meter or NullMeter()
+        self._claim = claim
 
     async def open(self, run_id: UUID, connector_id: UUID, *, triggered_by: str, run_type: str) -> None:
-        """Start the run, and freeze the connector's provider: from now on it is part of keys in the log."""
+        """
+        Start the run, and freeze the connector's provider: from now on it is part of keys in the log.
+
+        An outdated worker may open one too: what it published under it is on record, and the monitor ends it.
+        """
         async with connection(self._pool) as held:
             await held.execute(statements()["open_run"], run_id, connector_id, triggered_by, run_type)
 
     async def progress(self, run_id: UUID, counts: Counts) -> None:
         """Store what was read so far; also the run's heartbeat."""
-        async with connection(self._pool) as held:
+        async with self._writing() as held:
             await record(held, run_id, counts)
 
     async def finish_reading(
         self, run_id: UUID, counts: Counts, *, problems: Sequence[str] = (), note: str = ""
     ) -> None:
         """The source side is through. With `problems` the run ends PARTIAL_SUCCESS at best."""
-        async with connection(self._pool) as held, held.transaction():
-            await finish(held, run_id, counts, problems=problems)
+        async with self._writing() as held:
+            await finish(held, run_id, counts, problems=problems, note=note)
 
     async def fail(self, run_id: UUID, counts: Counts, *, reason: str) -> None:
         """End the run FAILED, unless it was read to its end."""
-        async with connection(self._pool) as held, held.transaction():
+        async with self._writing() as held:
             await record(held, run_id, counts)
-            ended = await close(held, run_id, RunStatus.FAILED, reason=reason, only_while_reading=True)
+            ended = await close(held, run_id, RunStatus.FAILED, reason=storable(reason), only_while_reading=True)
         if ended is not None:
             self._meter.add(metric.RUNS_TOTAL, connector=ended, status=RunStatus.FAILED.value)
+
+    @asynccontextmanager
+    async def _writing(self) -> AsyncIterator[Connection]:
+        async with connection(self._pool) as held, held.transaction():
+            if self._claim is not None:
+                await claims.insist(held, self._claim)
+            yield held
 
 
 async def record(held: Connection, run_id: UUID, counts: Counts) -> None:
@@ -108,10 +131,13 @@ async def record(held: Connection, run_id: UUID, counts: Counts) -> None:
     await held.execute(statements()["record_progress"], run_id, *numbers, *sums)
 
 
-async def finish(held: Connection, run_id: UUID, counts: Counts, *, problems: Sequence[str] = ()) -> None:
+async def finish(
+    held: Connection, run_id: UUID, counts: Counts, *, problems: Sequence[str] = (), note: str = ""
+) -> None:
     """The source side is through, in the caller's transaction."""
     await record(held, run_id, counts)
-    await held.execute(statements()["finish_reading"], run_id, "; ".join(problems) or None)
+    told = storable("; ".join(problems)) or None
+    await held.execute(statements()["finish_reading"], run_id, told, storable(note))
 
 
 async def close(
@@ -178,4 +204,6 @@ def _view(row: Mapping[str, Any]) -> RunView:
         duration_s=None if row["duration_seconds"] is None else float(row["duration_seconds"]),
         awaiting_sink=not closed and row["reading_finished_at"] is not None,
         reason=row["reason"] or "",
+        note=row["note"],
+        waiting=row["waiting"],
     )

@@ -22,7 +22,7 @@ class OpenRun:
     """
     A run that has not ended, as PostgreSQL has it: the source's counts, the sink's, and who owns the connector now.
 
-    Sums are of event digests modulo 2^128.
+    Sums are of event digests modulo 2^128. `asked`: an operator wants it, so that any worker goes on with it.
     """
 
     connector: str
@@ -40,6 +40,8 @@ class OpenRun:
     reading_finished_at: datetime | None
     claimed_at: datetime | None
     problems: str = ""
+    asked: bool = False
+    cancelled: bool = False
 
     @property
     def confirmed(self) -> int:
@@ -82,6 +84,8 @@ def judge_run(run: OpenRun, now: datetime, limits: Limits) -> RunVerdict:
 
 def _while_reading(run: OpenRun, now: datetime, limits: Limits) -> RunVerdict:
     silent_s = min((now - run.heartbeat_at).total_seconds(), limits.watched_s)
+    if run.asked:
+        return _while_asked(run, silent_s, limits)
     if run.claimed_at is not None and run.heartbeat_at < run.claimed_at and run.started_at < run.claimed_at:
         if min((now - run.claimed_at).total_seconds(), limits.watched_s) > _TAKEN_OVER_S:
             return RunVerdict(
@@ -89,6 +93,15 @@ def _while_reading(run: OpenRun, now: datetime, limits: Limits) -> RunVerdict:
             )
     elif silent_s > limits.heartbeat_timeout_s:
         return RunVerdict(RunStatus.FAILED, f"crashed: its worker has been silent for {silent_s:.0f} s")
+    return RunVerdict(None)
+
+
+def _while_asked(run: OpenRun, silent_s: float, limits: Limits) -> RunVerdict:
+    """A worker that dies does not end what was asked for: the next one goes on with it."""
+    if run.cancelled and silent_s > limits.heartbeat_timeout_s:
+        return RunVerdict(RunStatus.FAILED, "cancelled")
+    if silent_s > limits.deadline_s:
+        return RunVerdict(None, overdue=f"no worker has begun it, or gone on with it, for {silent_s:.0f} s")
     return RunVerdict(None)
 
 

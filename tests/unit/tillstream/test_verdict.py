@@ -46,6 +46,24 @@ FINISHED = replace(READING, rejected=0, read=8, reading_finished_at=after(10))
 CONFIRMED = replace(FINISHED, applied=5, duplicate=3, sink_sum=80)
 
 
+def test_a_run_that_was_asked_for_outlives_its_worker_and_is_told_as_overdue() -> None:
+    asked = replace(READING, asked=True)
+    taken_over = replace(asked, claimed_at=after(5))
+
+    assert judge_run(asked, after(50), LIMITS) == RunVerdict(None)
+    assert judge_run(taken_over, after(50), LIMITS) == RunVerdict(None)
+    assert judge_run(asked, after(70), LIMITS) == RunVerdict(
+        None, overdue="no worker has begun it, or gone on with it, for 70 s"
+    )
+
+
+def test_a_cancelled_run_of_which_no_worker_is_left_is_ended() -> None:
+    cancelled = replace(READING, asked=True, cancelled=True)
+
+    assert judge_run(cancelled, after(20), LIMITS) == RunVerdict(None)
+    assert judge_run(cancelled, after(30), LIMITS) == RunVerdict(RunStatus.FAILED, "cancelled")
+
+
 def test_a_run_ends_with_success_once_counts_and_sums_are_equal() -> None:
     assert judge_run(CONFIRMED, after(11), LIMITS) == RunVerdict(RunStatus.SUCCESS)
 

@@ -1,0 +1,162 @@
+"""
+Runs that an operator asks for: now, of days of the past, of what is done already; and their end before their time.
+
+A request is a row, and so is its run from the start: the worker that owns the connector takes it under its claim, and
+whoever claims the connector next goes on with it. Nothing is lost with a worker, a signal or a console.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from datetime import date
+from uuid import UUID, uuid4
+
+from connectors.source import Request
+from connectors.spec import SourceSpec
+from schemas.errors import ConfigError, Conflict, TimedOut
+from sinks.pool import Connection, Pool, connection
+from tillstream.control import run
+from tillstream.control.claim import Claim, insist
+from tillstream.control.connector import ConnectorView
+from tillstream.control.run import RunStatus, RunView
+from tillstream.control.statement import statements
+
+MANUAL, BACKFILL = "MANUAL", "BACKFILL"
+CANCELLED = "cancelled"
+_LOOK_S = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Requested:
+    """An open request, as a worker sees it. `epoch` is that of the claim that served it last, if one did."""
+
+    connector_id: UUID
+    request: Request
+    run_type: str
+    requested_by: str
+    epoch: int | None
+    cancelled: bool
+
+    @property
+    def run_id(self) -> UUID:
+        """The run's."""
+        return UUID(self.request.id)
+
+
+async def ask(
+    pool: Pool,
+    view: ConnectorView,
+    spec: SourceSpec,
+    *,
+    since: date | None = None,
+    until: date | None = None,
+    force: bool = False,
+    requested_by: str = MANUAL,
+) -> UUID:
+    """
+    Ask for a run of an active connector; its id. A worker begins it within seconds.
+
+    Days make it a BACKFILL; both are included, in the connector's own zone.
+
+    Raises:
+        ConfigError: days that are none, or that this kind of source does not know. Conflict: the connector is paused.
+        SinkError: as routed.
+    """
+    dated = since is not None or until is not None
+    if dated and not spec.takes_dates:
+        raise ConfigError(
+            f"a connector of kind {spec.kind!r} knows no days", hint="leave the days out: it reads what is new"
+        )
+    if since is not None and until is not None and since > until:
+        raise ConfigError(f"the first day, {since}, is after the last, {until}", hint="name them the other way round")
+    run_id, kind = uuid4(), BACKFILL if dated else MANUAL
+    arguments = (run_id, view.id, kind, requested_by, since, until, force)
+    async with connection(pool) as held:
+        if await held.fetchval(statements()["request_run"], *arguments) is None:
+            raise Conflict(f"connector {view.name!r} is not active", hint="resume it, and ask again")
+    return run_id
+
+
+async def cancel(pool: Pool, view: RunView, *, cancelled_by: str = MANUAL) -> bool:
+    """
+    End a run that was asked for: FAILED, cancelled. True: at once; else its worker does within seconds.
+
+    Raises:
+        Conflict: it has ended, was cancelled before, or nobody asked for it. SinkError: as routed.
+    """
+    async with connection(pool) as held, held.transaction():
+        row = await held.fetchrow(statements()["cancel_request"], view.id, cancelled_by)
+        if row is None:
+            raise await _refused(held, view)
+        if row["taken"]:
+            return False
+        await run.close(held, view.id, RunStatus.FAILED, reason=CANCELLED)
+        return True
+
+
+async def _refused(held: Connection, view: RunView) -> Conflict:
+    ended = await held.fetchval(statements()["find_request"], view.id)
+    if ended is None and view.completed_at is None:
+        return Conflict("nobody asked for this run: it cannot be cancelled", hint="pause its connector to stop it")
+    if ended is False:
+        return Conflict("the run was cancelled before; its worker ends it", hint="`till run show` tells when it has")
+    return Conflict("the run has ended: it cannot be cancelled", hint="`till run show` tells how")
+
+
+async def ended(pool: Pool, run_id: UUID, *, within_s: float) -> RunView:
+    """
+    The run, once it has ended: read, and confirmed by the sink.
+
+    Raises:
+        TimedOut: it has not ended in time. SinkError: as routed.
+    """
+    deadline = time.monotonic() + within_s
+    while True:
+        view = await run.find_run(pool, str(run_id))
+        if view.completed_at is not None:
+            return view
+        if time.monotonic() > deadline:
+            at = "waits for a worker" if view.waiting else "waits for the sink" if view.awaiting_sink else "still reads"
+            raise TimedOut(f"run {run_id} has not ended within {within_s:g} s: it {at}", hint="it goes on by itself")
+        await asyncio.sleep(_LOOK_S)
+
+
+async def open_requests(held: Connection, connectors: list[UUID]) -> list[Requested]:
+    """Every request of these connectors that has not ended, in the order in which they were made."""
+    return [
+        Requested(
+            connector_id=row["connector_id"],
+            request=Request(str(row["run"]), row["first_day"], row["last_day"], row["force"]),
+            run_type=row["run_type"],
+            requested_by=row["requested_by"],
+            epoch=row["epoch"],
+            cancelled=row["cancelled"],
+        )
+        for row in await held.fetch(statements()["open_requests"], connectors)
+    ]
+
+
+async def take(pool: Pool, request: Requested, claim: Claim) -> bool:
+    """
+    Serve it under the claim; False: it has ended, was cancelled, or belongs to a newer claim.
+
+    Raises:
+        SinkError: as routed.
+    """
+    async with connection(pool) as held:
+        taken = await held.fetchval(statements()["take_request"], request.run_id, claim.epoch, claim.worker)
+    return taken is not None
+
+
+async def end_cancelled(pool: Pool, request: Requested, claim: Claim) -> None:
+    """
+    End a cancelled request of which no runner knows.
+
+    Raises:
+        Fenced: pause. SinkError: as routed.
+    """
+    async with connection(pool) as held, held.transaction():
+        await insist(held, claim)
+        await run.close(held, request.run_id, RunStatus.FAILED, reason=CANCELLED, only_while_reading=True)
