@@ -33,7 +33,8 @@ class Seen:
         mark = cursor.get("mark")
         added = self._marks.get(mark) if isinstance(mark, str) else None
         if added is not None:
-            for digest in list(self._at)[len(self._at) - (self._count - added) :] if self._count > added else ():
+            later = self._count - added  # at most: some of them may be forgotten, or have come twice
+            for digest in list(self._at)[max(0, len(self._at) - later) :]:
                 del self._at[digest]
             self._count = added
             self._marks = {name: count for name, count in self._marks.items() if count <= added}
