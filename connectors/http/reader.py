@@ -182,8 +182,8 @@ class ResourceReader:
         standing = kept = Standing.of(since)
         self._seen.restore(since or {})
         self._seen.forget_before(self._horizon(standing))
-        now = self._clock.now()
-        while (standing := self._begun(standing, now)).walk is not None:
+        now, again = self._clock.now(), True
+        while (standing := self._begun(standing, now, again=again)).walk is not None:
             async for reached, batch in self._walked(standing):
                 standing, now_s = reached, self._clock.monotonic()
                 is_over = now_s - began_s >= self._bounds.run_s
@@ -194,6 +194,7 @@ class ResourceReader:
                     return
             if standing.until is None:
                 return
+            again = False
 
     async def read(self, span: Window, since: Cursor | None) -> AsyncIterator[Batch]:
         """
@@ -232,7 +233,7 @@ class ResourceReader:
     def _cursor(self, standing: Standing) -> dict[str, Any]:
         return {**self._seen.kept(self._horizon(standing)), **standing.cursor()}
 
-    def _begun(self, standing: Standing, now: datetime) -> Standing:
+    def _begun(self, standing: Standing, now: datetime, *, again: bool) -> Standing:
         """With a walk to do, or without one while there is none."""
         if standing.walk is not None:
             return standing
@@ -241,7 +242,9 @@ class ResourceReader:
             return replace(standing, walk=Walk(None, read_at, standing.place))
         revisits = self._is_to_revisit(standing, now)
         overlap_s = max(resource.overlap_s, resource.revisit_s) if revisits else resource.overlap_s
-        span = window.rolling(resource, now, until=standing.until, read_at=standing.read_at, overlap_s=overlap_s)
+        span = window.rolling(
+            resource, now, until=standing.until, read_at=standing.read_at, overlap_s=overlap_s, again=again
+        )
         return standing if span is None else replace(standing, walk=Walk(span, read_at, revisits=revisits))
 
     def _is_to_revisit(self, standing: Standing, now: datetime) -> bool:

@@ -32,9 +32,12 @@ def rolling(
     until: datetime | None = None,
     read_at: datetime | None = None,
     overlap_s: float = 0.0,
+    again: bool = False,
 ) -> Window | None:
     """
     The next window, or None while there is none. `until` is where the last one ended, `read_at` when it was read.
+
+    With `again` there is one also where time stands still, or has gone back: what came late since then.
     """
     end = (now - timedelta(seconds=resource.settle_s)).replace(microsecond=0)
     if until is None:
@@ -46,7 +49,7 @@ def rolling(
             begin = min(until, read_at - timedelta(seconds=overlap_s)).replace(microsecond=0)
             begin = max(begin, min(until, resource.start)) if resource.start else begin
     if end <= until:
-        return None
+        return Window(begin, until) if again and begin < until else None
     return Window(begin, min(end, until + timedelta(seconds=resource.window_s)))
 
 

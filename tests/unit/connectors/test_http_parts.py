@@ -247,6 +247,16 @@ def test_an_overlap_counts_from_the_last_reading_so_that_catching_up_costs_nothi
     assert found.begin == until
 
 
+def test_a_clock_that_goes_back_costs_another_look_at_the_overlap_and_no_more() -> None:
+    until, chosen = NOW + timedelta(hours=1), resource()
+
+    again = windows.rolling(chosen, NOW, until=until, read_at=until, overlap_s=300, again=True)
+    after_that = windows.rolling(chosen, NOW, until=until, read_at=NOW, overlap_s=300)
+
+    assert again == Window(until - timedelta(seconds=300), until)
+    assert after_that is None
+
+
 @pytest.mark.parametrize(
     ("zone", "of", "hours"),
     [
