@@ -240,7 +240,7 @@ async def _letters(stage: _Stage) -> list[letter.LetterView] | None:
     """The letters of this demonstration, once the list holds as many as the runs counted."""
     runs = await stage.runs()
     expected = sum(each.rejected + each.dead for each in runs)
-    found = await letter.list_letters(stage.pool, letter.Filter(connector=stage.name), limit=1_000)
+    found = await letter.list_letters(stage.pool, letter.Filter(connector=stage.name, state=None), limit=1_000)
     ours = {each.id for each in runs}
     listed = [view for view in found if view.letter.run_id in ours]
     return listed if len(listed) >= expected else None

@@ -344,7 +344,7 @@ def test_a_record_that_the_database_refuses_dies_alone_and_is_redriven_once_the_
     assert (planned["sent"], planned["run_id"]) == ([letter["id"]], None)
     redriven = stack.json("deadletter", "redrive", letter["id"][:12])
     until(lambda: stack.json("run", "show", redriven["run_id"])["status"] == "SUCCESS")
-    until(lambda: stack.json("deadletter", "show", letter["id"])["redriven"])
+    until(lambda: stack.json("deadletter", "show", letter["id"])["state"] == "redriven")
 
     assert stack.json("deadletter", "list", "--connector", "francs") == []
     assert {each["reference"] for each in stack.json("payment", "list", "--provider", "francs")["data"]} == {
@@ -357,6 +357,33 @@ def test_a_record_that_the_database_refuses_dies_alone_and_is_redriven_once_the_
     assert stack.json("ledger", "verify", "--wait", "10")["balanced"] is True
     assert stack.json("replay")["equal"] is True
     stack.till("connector", "pause", "francs")
+
+
+def test_a_row_that_a_corrected_file_mended_is_found_among_the_letters_and_let_go(stack: Stack) -> None:
+    folder = stack.home.parent / "mended"
+    folder.mkdir()
+    header, rows = "reference,type,status,asset,amount\n", "M1,payin,succeeded,USD,1\nM2,payin,succeeded,USD,{}\n"
+    (folder / "a.csv").write_text(header + rows.format("oops"))
+    (folder / "b.csv").write_text(header + rows.format("wrong").replace("M", "N"))
+    stack.till("connector", "create", "mended", "-O", f"directory={folder}", "-O", "poll_s=0.2", "-O", "rest_s=0")
+    mine = ("deadletter", "list", "--connector", "mended")
+    until(lambda: len(stack.json(*mine)) == 2)
+    assert stack.json(*mine, "--corrected") == []
+
+    (folder / "a.csv").write_text(header + rows.format("2"))
+    (letter,) = until(lambda: stack.json(*mine, "--corrected"))
+    assert letter["path"].endswith("a.csv")
+    choice = ("deadletter", "discard", "--connector", "mended", "--corrected", "--note", "came again")
+    assert stack.json(*choice, "--dry-run")["discarded"] == [letter["id"]]
+    assert stack.json(*choice, "--by", "ops")["discarded"] == [letter["id"]]
+
+    (left,) = stack.json(*mine)
+    assert left["path"].endswith("b.csv")
+    assert "discarded by ops: came again" in stack.till(*mine, "--state", "discarded").stdout
+    assert len(stack.json(*mine, "--state", "all", "--run", letter["run_id"])) >= 1
+    assert stack.json("deadletter", "discard", letter["id"][:12], "--note", "again")["known"] == [letter["id"]]
+    assert stack.json("ledger", "verify", "--wait", "10")["balanced"] is True
+    stack.till("connector", "pause", "mended")
 
 
 def until(ask: Callable[[], Any], *, seconds: float = 30.0) -> Any:

@@ -35,6 +35,7 @@ from tests.services import Kafka
 from tillstream.config import MonitorSettings
 from tillstream.control import connector as connectors
 from tillstream.control import letter, run
+from tillstream.control.letter import LetterState
 from tillstream.control.monitor import Monitor
 from tillstream.control.run import PostgresRunLog, RunStatus
 from tillstream.health import Health
@@ -396,7 +397,7 @@ async def test_a_redrive_is_a_run_of_its_own_and_the_letter_is_redriven_once_it_
     assert (headers["till-event"], headers["till-run"]) == (event_id.encode(), str(done.run_id).encode())
     view = await world.view(done.run_id)
     assert (view.type, view.status, view.published, view.connector) == ("MANUAL", RunStatus.RUNNING, 1, "bank")
-    assert not (await letter.show(world.pool, dead.id)).redriven
+    assert (await letter.show(world.pool, dead.id)).state is LetterState.OPEN
     again = await letter.redrive(world.pool, world.producer, world.topics, [dead.id])
     assert [refused.message for refused in again.refused] == ["it is being redriven"]
 
@@ -410,7 +411,7 @@ async def test_a_redrive_is_a_run_of_its_own_and_the_letter_is_redriven_once_it_
     await world.monitor.sweep()
 
     assert (await world.view(done.run_id)).status is RunStatus.SUCCESS
-    assert (await letter.show(world.pool, dead.id)).redriven
+    assert (await letter.show(world.pool, dead.id)).state is LetterState.REDRIVEN
     assert await letter.list_letters(world.pool) == []
     late = await letter.redrive(world.pool, world.producer, world.topics, [dead.id])
     assert [refused.message for refused in late.refused] == ["it was redriven already"]
@@ -457,7 +458,7 @@ async def test_a_record_that_dies_again_goes_on_in_its_new_letter_and_the_old_on
 
     assert (await world.view(done.run_id)).status is RunStatus.PARTIAL_SUCCESS
     shown = await letter.show(world.pool, dead.id)
-    assert (shown.redriven, shown.redrives) == (True, 1)
+    assert (shown.state, shown.redrives) == (LetterState.REDRIVEN, 1)
     (record,) = await published(world)
     assert dict(record.headers)["till-attempt"] == b"2"
 

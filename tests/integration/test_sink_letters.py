@@ -211,7 +211,8 @@ async def test_a_letter_that_was_altered_on_its_way_to_the_list_is_named_too(
 
 async def test_what_an_operator_does_with_a_letter_alters_nothing_that_it_says(sink: PostgresSink) -> None:
     await sink.pool.execute(
-        "UPDATE dead_letters SET redrive_attempts = 1, redrive_run_id = id_of_run, redriven_at = now()"
+        "UPDATE dead_letters SET redrive_attempts = 1, redrive_run_id = id_of_run, redriven_at = now(),"
+        " discarded_at = now(), discarded_by = 'somebody', discard_note = 'nothing to do'"
         "  FROM (SELECT gen_random_uuid() AS id_of_run) AS made"
     )
 

@@ -1,25 +1,29 @@
 """
-Dead letters: listed, shown, sent through again.
+Dead letters: listed, shown, sent through again, let go.
 
 A redrive is a run of its own (MANUAL): its counts are its own, and the closed run keeps its. A letter is marked
-redriven only once the sink has confirmed that run. Concurrent redrives of a letter serialise on its row.
+redriven only once the sink has confirmed that run. A discard is an operator's word, with a note and a name, and changes
+no count. Whoever redrives or discards a letter at the same moment as another waits for the letter's row.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
 from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 
 from schemas.checkpoint import Counts
-from schemas.errors import BrokerError, Conflict, NotFound, RecordRejected
+from schemas.errors import BrokerError, ConfigError, Conflict, NotFound, RecordRejected
 from schemas.identity import digest_sum, event_digest
 from schemas.letter import DeadLetter
 from schemas.topic import Topics
 from sinks.pool import Connection, Pool, connection
+from sinks.prepared import storable
 from streams.publisher import Producer
 from streams.redrive import redrive as publish
 from streams.redrive import why_not
@@ -28,24 +32,44 @@ from tillstream.control.run import RunStatus
 from tillstream.control.statement import statements
 
 DEFAULT_LIMIT = 50
+MAX_NOTE = 2_000  # characters; a person reads it
+MAX_NAME = 200
 REDRIVE_CONNECTOR = uuid5(
     NAMESPACE_URL, "tillstream:redrive"
 )  # for letters whose record no connector of ours published
 
 
+class LetterState(StrEnum):
+    """What became of a letter. One whose redrive is under way, or failed, is open."""
+
+    OPEN = "open"
+    REDRIVEN = "redriven"
+    DISCARDED = "discarded"
+
+
 @dataclass(frozen=True, slots=True)
 class LetterView:
-    """A listed letter. `redriven` and `redrives` tell what became of it."""
+    """A listed letter, and what became of it: how often it was redriven, or who let it go and why."""
 
     letter: DeadLetter
     redrives: int
     redrive_run_id: UUID | None
-    redriven: bool
+    redriven_at: datetime | None
+    discarded_at: datetime | None
+    discarded_by: str | None
+    discard_note: str | None
+
+    @property
+    def state(self) -> LetterState:
+        """Redriven and discarded are ends."""
+        if self.discarded_at is not None:
+            return LetterState.DISCARDED
+        return LetterState.OPEN if self.redriven_at is None else LetterState.REDRIVEN
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A letter that does not go through again, and why."""
+    """A letter to which that cannot be done, and why."""
 
     id: str
     code: str
@@ -63,13 +87,29 @@ class Redriven:
 
 
 @dataclass(frozen=True, slots=True)
+class Discarded:
+    """What a discard did, or with `dry_run` would do. `known` were discarded before, and keep their note."""
+
+    done: Sequence[str]
+    known: Sequence[str]
+    refused: Sequence[Refused]
+
+
+@dataclass(frozen=True, slots=True)
 class Filter:
-    """Which letters; None takes all. Redriven ones are hidden unless `all_states`."""
+    """
+    Which letters; None takes all.
+
+    `run` takes a record that several runs rejected under each of them. `corrected` takes those of files that came again
+    with other content, of which something was stored: most likely they are mended.
+    """
 
     stage: str | None = None
     reason: str | None = None
     connector: str | None = None
-    all_states: bool = False
+    state: LetterState | None = LetterState.OPEN
+    run: UUID | None = None
+    corrected: bool = False
 
 
 async def list_letters(pool: Pool, wanted: Filter | None = None, *, limit: int = DEFAULT_LIMIT) -> list[LetterView]:
@@ -80,7 +120,7 @@ async def list_letters(pool: Pool, wanted: Filter | None = None, *, limit: int =
         SinkError: as `sinks/sqlstate.py` routes it.
     """
     chosen = wanted or Filter()
-    arguments = (chosen.stage, chosen.reason, chosen.connector, chosen.all_states, limit)
+    arguments = (chosen.stage, chosen.reason, chosen.connector, chosen.state, chosen.run, chosen.corrected, limit)
     async with connection(pool) as held:
         return [_view(row) for row in await held.fetch(statements()["list_letters"], *arguments)]
 
@@ -135,6 +175,34 @@ async def redrive(
     return Redriven(run_id, [view.letter.id for view in chosen], refused)
 
 
+async def discard(pool: Pool, ids: Sequence[str], *, note: str, by: str, dry_run: bool = False) -> Discarded:
+    """
+    Let open letters go, for good: they are listed as discarded, with the note and who it was. Doing so again changes
+    nothing; a letter that was or is being redriven is refused as a Conflict.
+
+    Raises:
+        ConfigError: there is no note or no name, or it is too long. SinkError: as routed.
+    """
+    note, by = _told("note", note, MAX_NOTE), _told("name", by, MAX_NAME)
+    wanted = list(dict.fromkeys(ids))
+    async with connection(pool) as held, held.transaction():
+        await held.execute(statements()["lock_letters"], wanted)
+        rows = await held.fetch(statements()["locked_letters"], wanted)
+        views = {row["id"]: (_view(row), row["under_way"]) for row in rows}
+        known = [each for each, (view, _) in views.items() if view.state is LetterState.DISCARDED]
+        refused = _missing(wanted, views)
+        done: list[str] = []
+        for each, (view, under_way) in views.items():
+            problem = None if each in known else _closed(view, under_way=under_way)
+            if problem is not None:
+                refused.append(Refused(each, problem.code, str(problem), problem.hint))
+            elif each not in known:
+                done.append(each)
+        if done and not dry_run:
+            await held.execute(statements()["discard_letters"], done, note, by)
+        return Discarded(done, known, refused)
+
+
 async def confirm(held: Connection) -> None:
     """Mark the letters whose redrive the sink has confirmed. Run by the monitor; safe to run at any time."""
     await held.execute(statements()["confirm_redrives"])
@@ -166,12 +234,7 @@ def _sorted_out(
     ids: Sequence[str],
     topics: Topics,
 ) -> tuple[list[LetterView], list[Refused]]:
-    found = {row["id"] for row in rows}
-    refused = [
-        Refused(each, NotFound.code, "there is no such letter", NotFound.hint)
-        for each in dict.fromkeys(ids)
-        if each not in found
-    ]
+    refused = _missing(ids, {row["id"] for row in rows})
     chosen: list[LetterView] = []
     for row in rows:
         view = _view(row)
@@ -184,11 +247,34 @@ def _sorted_out(
 
 
 def _problem(view: LetterView, *, under_way: bool, topics: Topics) -> RecordRejected | Conflict | None:
-    if view.redriven:
+    return _closed(view, under_way=under_way) or why_not(view.letter, topics)
+
+
+def _closed(view: LetterView, *, under_way: bool) -> Conflict | None:
+    """Why nothing more can be done with the letter; None if something can."""
+    if view.state is LetterState.DISCARDED:
+        return Conflict("it was discarded", hint=f"by {view.discarded_by}: {view.discard_note}")
+    if view.state is LetterState.REDRIVEN:
         return Conflict("it was redriven already", hint=f"see run {view.redrive_run_id}")
     if under_way:
         return Conflict("it is being redriven", hint=f"see run {view.redrive_run_id}")
-    return why_not(view.letter, topics)
+    return None
+
+
+def _missing(ids: Sequence[str], found: Collection[str]) -> list[Refused]:
+    return [
+        Refused(each, NotFound.code, "there is no such letter", NotFound.hint)
+        for each in dict.fromkeys(ids)
+        if each not in found
+    ]
+
+
+def _told(name: str, text: str, most: int) -> str:
+    """The text as it is kept."""
+    text = storable(text.strip())
+    if not text or len(text) > most:
+        raise ConfigError(f"a {name} of 1 to {most} characters is needed, this has {len(text)}")
+    return text
 
 
 async def _owner(held: Connection, chosen: Sequence[LetterView]) -> UUID:
@@ -212,7 +298,15 @@ def _view(row: Mapping[str, Any]) -> LetterView:
             "headers": json.loads(row.get("headers") or "[]"),
         }
     )
-    return LetterView(letter, row["redrive_attempts"], row["redrive_run_id"], row["redriven_at"] is not None)
+    return LetterView(
+        letter,
+        row["redrive_attempts"],
+        row["redrive_run_id"],
+        row["redriven_at"],
+        row["discarded_at"],
+        row["discarded_by"],
+        row["discard_note"],
+    )
 
 
 _BYTES = ("key", "value", "headers", "partition", "offset", "version")

@@ -21,10 +21,12 @@ from schemas.errors import TillError
 from tillstream import config
 from tillstream.cli import context, output
 from tillstream.cli.app import app
+from tillstream.cli.deadletter import State
 from tillstream.cli.exit import MEANINGS, ExitStatus, status_of
 from tillstream.cli.stack import Teller
 from tillstream.cli.worker import WorkerRole
 from tillstream.config import Role
+from tillstream.control.letter import LetterState
 from tillstream.embedded.state import StackState
 
 HELP_S = 1.0  # 0.17 s on a quiet machine; other tests run beside this one
@@ -81,6 +83,10 @@ def test_every_option_says_what_it_does() -> None:
 
 def test_the_roles_of_the_command_line_are_those_of_the_settings() -> None:
     assert [role.value for role in WorkerRole] == [role.value for role in Role]
+
+
+def test_a_letters_states_are_those_that_there_are() -> None:
+    assert [state.value for state in State] == [*(state.value for state in LetterState), "all"]
 
 
 def test_every_error_has_the_exit_status_that_is_documented_for_it() -> None:
