@@ -40,7 +40,7 @@ from streams.ingest import Ingest
 from streams.lag import LagProbe
 from streams.partition import partition_of
 from streams.process import EXIT_CLEAN, EXIT_CRASH, Stop, run
-from streams.provision import provision
+from streams.provision import missing, provision
 from streams.publisher import EventPublisher, LetterPublisher, Producer
 from streams.state import ConnectorState
 from tillstream.config import Environment, Role, Settings
@@ -90,6 +90,22 @@ async def prepare(settings: Settings) -> tuple[list[str], list[str]]:
     replication = settings.topic.replication_factor
     created = await provision(settings.kafka.bootstrap, topics_of(settings).all(), replication=replication)
     return applied, created
+
+
+async def lacking(settings: Settings) -> tuple[list[str], list[str]]:
+    """
+    What `prepare` would do: the migrations it would apply and the topics it would create. Changes nothing.
+
+    Raises:
+        As `prepare`.
+    """
+    pool = await open_pool(settings.postgres.dsn.get_secret_value(), size=1, application="till-cli", durable=False)
+    try:
+        async with connection(pool) as held:
+            migrations = await pending(held)
+    finally:
+        await close_pool(pool)
+    return migrations, await missing(settings.kafka.bootstrap, topics_of(settings).all())
 
 
 def work(role: Role, settings: Settings) -> int:

@@ -105,9 +105,13 @@ def test_migrate_makes_tables_and_topics_once_and_tells_what_it_did(
         "TILL_TOPIC_PREFIX": topic_prefix.rstrip("."),
     }
 
+    planned = [json.loads(till("migrate", "--dry-run", "-o", "json", **variables).stdout) for _ in range(2)]
     first = json.loads(till("migrate", "-o", "json", **variables).stdout)
     second = till("migrate", **variables)
+    nothing = till("migrate", "--dry-run", **variables)
 
+    assert planned == [first | {"dry_run": True}] * 2
+    assert "nothing to do" in nothing.stderr
     assert first["migrations"][0] == "0001_connectors.sql"
     assert f"{variables['TILL_TOPIC_PREFIX']}.events" in first["topics"]
     assert (second.returncode, second.stdout) == (0, "")

@@ -428,6 +428,8 @@ def test_ctrl_c_stops_everything_and_the_data_is_there_when_the_stack_is_up_agai
         assert len(stack.json("payment", "list", "--provider", "demo")["data"]) == COUNTS["payments"]
         assert stack.json("ledger", "verify")["balanced"] is True
         what_was_lost_is_named_and_mended(stack)
+        assert f"would stop the stack in {stack.home}" in stack.till("down", "--dry-run").stderr
+        assert again.poll() is None
         stack.till("down")
         assert again.wait(STOP_S) == 0
     finally:

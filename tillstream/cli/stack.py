@@ -11,7 +11,7 @@ import typer
 
 from tillstream.cli import context
 from tillstream.cli.exit import ExitStatus
-from tillstream.cli.option import OutputOption
+from tillstream.cli.option import DryRunOption, OutputOption
 from tillstream.cli.output import Output, note, print_fields, print_json, print_table
 
 if TYPE_CHECKING:
@@ -49,13 +49,16 @@ def up() -> None:
     note("stopped; the data stays")
 
 
-def down() -> None:
+def down(dry_run: DryRunOption = False) -> None:
     """Stop the stack of this home; its data stays."""
     from tillstream.embedded import supervisor
     from tillstream.embedded.home import Home
 
     home = context.settings().home
-    if supervisor.down(Home(home)):
+    if dry_run and (state := supervisor.status(Home(home))) is not None:
+        names = ", ".join(child.name for child in state.children)
+        note(f"would stop the stack in {home}: process {state.pid}, and its {names}")
+    elif not dry_run and supervisor.down(Home(home)):
         note(f"stopped the stack in {home}")
     else:
         note(f"no stack runs in {home}")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from tillstream.cli import context
-from tillstream.cli.option import OutputOption
+from tillstream.cli.option import DryRunOption, OutputOption
 from tillstream.cli.output import Output, note, print_json
 
 
@@ -40,17 +40,18 @@ def worker(role: Annotated[WorkerRole, typer.Argument(help="What this process do
     raise typer.Exit(wiring.work(Role(role.value), context.load().settings))
 
 
-def migrate(output: OutputOption = Output.TABLE) -> None:
+def migrate(dry_run: DryRunOption = False, output: OutputOption = Output.TABLE) -> None:
     """Bring PostgreSQL and Kafka to what this version expects. Safe to run twice."""
     from tillstream import wiring
 
-    applied, created = context.run(wiring.prepare(context.settings()))
+    work = wiring.lacking if dry_run else wiring.prepare
+    applied, created = context.run(work(context.settings()))
     if output is Output.JSON:
-        print_json({"migrations": applied, "topics": created})
+        print_json({"migrations": applied, "topics": created, "dry_run": dry_run})
         return
     for each in applied:
-        note(f"applied migration {each}")
+        note(f"{'would apply' if dry_run else 'applied'} migration {each}")
     for each in created:
-        note(f"created topic {each}")
+        note(f"{'would create' if dry_run else 'created'} topic {each}")
     if not applied and not created:
         note("nothing to do: database and topics are up to date")
