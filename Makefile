@@ -45,7 +45,7 @@ coverage: setup ## Run every test and print how much of the code they reach
 check: setup ## Lint, format, types, the import contract
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy $(addprefix -p ,$(PACKAGES))
+	$(BIN)/mypy $(addprefix -p ,$(PACKAGES) bench)
 	$(BIN)/lint-imports
 
 format: setup ## Rewrite the code as `make check` wants it

@@ -86,7 +86,7 @@ def messages(count: int, *, seed: int = SEED) -> Sequence[Message]:
 
 def rows(found: Iterator[SourceRecord]) -> Iterator[tuple[str, ...]]:
     """The same, as the lines of a partner's file, without its header."""
-    for _, facts, _, _ in found:
+    for facts in (record.payment for record in found):
         yield (
             facts.reference,
             facts.parent_reference or "",
