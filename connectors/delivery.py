@@ -142,6 +142,7 @@ class Delivery:
         async with self._guard() as guard:
             try:
                 while (batch := await guard.next(batches, f"reading {self._work.task.descriptor}")) is not END:
+                    failpoint("after_read")
                     ready = self._usable(batch)
                     if in_flight is not None:
                         last, in_flight = in_flight, None
@@ -224,6 +225,7 @@ class Delivery:
         if ready.batch.read:
             self._run.announce()
         self._work.in_doubt = True
+        failpoint("before_publish")
         if prepared.messages:
             prepared = await self._paced(prepared)
         if prepared.letters:

@@ -15,6 +15,7 @@ from connectors.source import Request, RequestedSource, Skipped, Source, Task
 from connectors.wait import END, broken
 from schemas import metric
 from schemas.errors import SourceBroken, TillError
+from schemas.failpoint import failpoint
 from schemas.metric import Meter
 
 logger = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ class Lister:
         async with self.execution.guard(asked) as guard:
             try:
                 while (page := await guard.next(pages, "listing")) is not END:
+                    failpoint("while_listing")
                     for item in page:
                         self._meet(item, found)
             finally:

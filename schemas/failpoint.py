@@ -3,9 +3,8 @@ Failpoints: named places where a test ends the process, so that "between the com
 
     TILL_FAILPOINTS="after_commit=kill@3;mid_bisect=kill"
 
-`kill` is SIGKILL at the n-th passage (the first, if none is named), `exit` leaves with status 70. Off by default: an
-unarmed
-failpoint is one dictionary look-up. `arm` is refused in production.
+`kill` is SIGKILL at the n-th passage (the first, if none is named), `stop` is SIGSTOP, `exit` leaves with status 70.
+Off by default: an unarmed failpoint is one dictionary look-up. `arm` is refused in production.
 """
 
 from __future__ import annotations
@@ -18,6 +17,10 @@ from dataclasses import dataclass
 from schemas.errors import ConfigError
 
 POINTS = (
+    "after_claim",
+    "while_listing",
+    "after_read",
+    "before_publish",
     "before_commit",
     "after_commit",
     "mid_bisect",
@@ -29,7 +32,7 @@ POINTS = (
 )
 EXIT_STATUS = 70
 
-_SPEC = re.compile(r"([a-z_]+)=(kill|exit)(?:@([1-9][0-9]{0,8}))?")
+_SPEC = re.compile(r"([a-z_]+)=(kill|stop|exit)(?:@([1-9][0-9]{0,8}))?")
 
 
 @dataclass(slots=True)
@@ -55,7 +58,7 @@ def arm(spec: str, *, production: bool = False) -> None:
             why = (
                 "failpoints are refused in production"
                 if production
-                else f"known points: {', '.join(POINTS)}; actions: kill, exit"
+                else f"known points: {', '.join(POINTS)}; actions: kill, stop, exit"
             )
             raise ConfigError(f"TILL_FAILPOINTS: cannot arm {part!r}: {why}")
         _armed[match.group(1)] = _Armed(match.group(2), int(match.group(3) or 1))
@@ -70,4 +73,6 @@ def failpoint(name: str) -> None:
     if armed.passages_left == 0:
         if armed.action == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
-        os._exit(EXIT_STATUS)
+        if armed.action == "exit":
+            os._exit(EXIT_STATUS)
+        os.kill(os.getpid(), signal.SIGSTOP)

@@ -318,7 +318,13 @@ class Stage:
 
 @contextlib.asynccontextmanager
 async def open_stage(
-    bootstrap: str, dsn: str, *, partitions: int = 2, provisioned: bool = True, **settings: str
+    bootstrap: str,
+    dsn: str,
+    *,
+    partitions: int = 2,
+    state_partitions: int = 1,
+    provisioned: bool = True,
+    **settings: str,
 ) -> AsyncIterator[Stage]:
     """A stage on a database of its own. Its workers are killed in the end; if the test failed, their logs are shown."""
     prefix = f"t{uuid.uuid4().hex[:10]}"
@@ -329,7 +335,7 @@ async def open_stage(
             dsn,
             home,
             prefix,
-            topics(prefix, partitions=partitions, state_partitions=1),
+            topics(prefix, partitions=partitions, state_partitions=state_partitions),
             {
                 "home": str(home),
                 "kafka_bootstrap": bootstrap,
@@ -337,7 +343,7 @@ async def open_stage(
                 "postgres_dsn": dsn,
                 "topic_prefix": prefix,
                 "topic_partitions": str(partitions),
-                "topic_state_partitions": "1",
+                "topic_state_partitions": str(state_partitions),
                 "sink_slice_events": "200",
                 **settings,
             },

@@ -15,7 +15,16 @@ from tillstream.control import connector, run
 from tillstream.control.run import RunStatus
 
 # The first worker finds nothing left by others: its checkpoints 1 and 2 tell of files found, the third of rows read.
-KILLS = ("after_checkpoint=kill@3", "after_publish=kill@2", "before_checkpoint=kill@4", "state_before_mirror=kill@4")
+KILLS = (
+    "after_checkpoint=kill@3",
+    "after_publish=kill@2",
+    "before_checkpoint=kill@4",
+    "state_before_mirror=kill@4",
+    "after_claim=kill",
+    "while_listing=kill@2",
+    "after_read=kill@3",
+    "before_publish=kill@4",
+)
 FILES, ROWS = 2, 2_100  # of each round; a file is read in two batches
 SOON = {
     "kafka_session_timeout_s": "1500ms",

@@ -22,6 +22,7 @@ from connectors.ports import CheckpointStore, Ports
 from connectors.runner import Runner, State, Status
 from connectors.spec import SourceSpec
 from schemas.errors import ConfigError, Fenced, TillError
+from schemas.failpoint import failpoint
 from sinks.pool import Pool
 from tillstream.control import request as requests
 from tillstream.control.claim import Claim, claim
@@ -166,6 +167,7 @@ class Member:
         logger.info("Install connector %s", wanted.name, extra=_facts(wanted.provider, kind=wanted.kind))
         await world.state.load(wanted.id)  # everything that an older epoch wrote so far has been seen
         held = await claim(world.pool, wanted.id, worker=world.worker, table_epoch=world.state.newest_epoch(wanted.id))
+        failpoint("after_claim")
         await world.state.announce(wanted.id, held.epoch)
         self._reporter.epoch = held.epoch
         runner = Runner(
