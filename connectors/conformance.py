@@ -5,6 +5,10 @@ What every connector owes, as tests that a newcomer inherits: resume, redeliver,
         spec = sftp.SPEC
 
         async def stock(self, folder): ...
+        async def add(self, folder): ...
+        async def large_stock(self, folder): ...
+
+A test that fails says in its name what the source owes. `docs/writing-a-source.md` goes through all of it.
 """
 
 # ruff: noqa: D102, S101 - a test's name is its sentence, and asserts are its business
@@ -17,34 +21,42 @@ import itertools
 import json
 import logging
 import time
+import traceback
 import tracemalloc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from pydantic import ValidationError
+
 from connectors.context import SourceContext
 from connectors.envelope import Envelope
 from connectors.runner import Runner
-from connectors.secret import GivenSecrets
+from connectors.secret import GivenSecrets, names_secret
 from connectors.source import Batch, Cursor, Source, Task
 from connectors.spec import ConnectorConfig, SourceSpec
 from connectors.testing import (
     CONNECTOR,
     DEADLINE_S,
+    START,
     Crashed,
     Faults,
-    ManualClock,
     Memory,
     eventually,
+    is_through,
     run_ids,
     run_through,
     running,
 )
 from schemas import identity
+
+_LATER = timedelta(days=1)
+_PROMPT_S = 5.0  # within which what is given up has to end
+_SLOW_S = 0.3  # a broker's pause, in which a source that reads ahead without bound would read it all
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +81,15 @@ class ConnectorConformance:
     What every connector owes. Inherit it in a test class, name the spec, fill a source.
 
     The stock should hold a few tasks, records of one payment that must keep their order, and records that are rejected.
+
+    `most_bytes` is what reading may hold in memory, `most_batch` how many records a batch may have. `moment` is what
+    the source's clock says; it stands still, but for a day that passes before `add`.
     """
 
     spec: SourceSpec
     most_bytes = 64 * 1_048_576
     most_batch = 5_000
+    moment = START
 
     async def stock(self, folder: Path) -> Stock:
         """Fill a source below `folder`."""
@@ -81,6 +97,10 @@ class ConnectorConformance:
 
     async def large_stock(self, folder: Path) -> Stock:
         """Fill a source with more than may be held in memory: some ten megabytes do."""
+        raise NotImplementedError
+
+    async def add(self, folder: Path) -> int:
+        """Give the source that `stock` filled below `folder` a few good records of this `moment`; how many."""
         raise NotImplementedError
 
     # --- the tests ---
@@ -113,6 +133,33 @@ class ConnectorConformance:
         await run_through(self._runner(stock, memory, epoch=2))
 
         assert (len(memory.log), len(memory.letters), len(memory.runs)) == before
+
+    async def test_what_comes_later_is_read_and_nothing_twice(self, tmp_path: Path) -> None:
+        stock, memory = await self.stock(tmp_path), Memory()
+        await run_through(self._runner(stock, memory))
+        before, letters = len(memory.log), len(memory.letters)
+
+        self.moment += _LATER
+        added = await self.add(tmp_path)
+        await run_through(self._runner(stock, memory, epoch=2))
+
+        assert len(memory.log) == before + added == len(memory.event_ids)
+        assert len(memory.letters) == letters
+        counts = memory.last_run.counts
+        assert (counts.published, counts.rejected, counts.balanced) == (added, 0, True)
+
+    async def test_what_comes_while_it_runs_is_found_by_the_next_look(self, tmp_path: Path) -> None:
+        stock, memory = await self.stock(tmp_path), Memory()
+        runner = self._runner(stock, memory, poll_s=0.05)
+        async with running(runner):
+            await eventually(lambda: len(memory.log) >= stock.published)
+
+            self.moment += _LATER
+            added = await self.add(tmp_path)
+
+            await eventually(lambda: len(memory.event_ids) == stock.published + added)
+            await eventually(lambda: runner.status.open_runs == 0)
+        assert len(memory.log) == len(memory.event_ids)
 
     async def test_a_crash_at_any_step_loses_nothing_and_changes_no_id(self, tmp_path: Path) -> None:
         stock, whole = await self.stock(tmp_path), Memory()
@@ -147,7 +194,7 @@ class ConnectorConformance:
 
     async def test_the_same_record_gives_the_same_bytes(self, tmp_path: Path) -> None:
         stock = await self.stock(tmp_path)
-        source, clock = self._source(stock), ManualClock()
+        source, clock = self._source(stock), _Clock(self)
         tasks = await _tasks(source)
 
         async def encoded() -> list[tuple[bytes, bytes]]:
@@ -178,6 +225,63 @@ class ConnectorConformance:
                 assert _items(left) == _items(batches[index + 1 :]) or index == len(batches) - 1
         await source.close()
 
+    async def test_reading_that_is_given_up_leaves_the_source_usable(self, tmp_path: Path) -> None:
+        """
+        Closed after a batch, and cancelled in the middle of one: at a stop, and at the end of a deadline.
+        """
+        stock = await self.stock(tmp_path)
+        source = self._source(stock)
+        tasks = await _tasks(source)
+        whole = [_items(await _batches(source, task, None)) for task in tasks]
+
+        for task in tasks:
+            batches = source.read(task, None)
+            await asyncio.wait_for(anext(batches), DEADLINE_S)
+            await asyncio.wait_for(_closed(batches), _PROMPT_S)
+            batches = source.read(task, None)
+            waiting = asyncio.ensure_future(_first_of(batches))
+            await asyncio.sleep(0)
+            waiting.cancel()
+            await asyncio.wait({waiting}, timeout=_PROMPT_S)
+            assert waiting.done(), "reading does not heed its cancellation"
+            await asyncio.wait_for(_closed(batches), _PROMPT_S)
+
+        assert [_items(await _batches(source, task, None)) for task in tasks] == whole
+        await source.close()
+
+    async def test_a_listing_that_is_given_up_leaves_the_source_usable(self, tmp_path: Path) -> None:
+        stock = await self.stock(tmp_path)
+        source = self._source(stock)
+        listing = source.tasks({})
+        waiting = asyncio.ensure_future(_first_of(listing))
+        await asyncio.sleep(0)
+
+        waiting.cancel()
+        await asyncio.wait({waiting}, timeout=_PROMPT_S)
+
+        assert waiting.done(), "listing does not heed its cancellation"
+        await asyncio.wait_for(_closed(listing), _PROMPT_S)
+        assert await _tasks(source)
+        await source.close()
+
+    async def test_tasks_that_are_read_side_by_side_do_not_disturb_each_other(self, tmp_path: Path) -> None:
+        source = self._source(await self.stock(tmp_path))
+        tasks = await _tasks(source)
+        alone = [_items(await _batches(source, task, None)) for task in tasks]
+
+        together = await asyncio.gather(*(_batches(source, task, None) for task in tasks))
+
+        assert [_items(batches) for batches in together] == alone
+        await source.close()
+
+    async def test_a_source_is_closed_in_any_state_and_twice(self, tmp_path: Path) -> None:
+        stock = await self.stock(tmp_path)
+        unused, used = self._source(stock), self._source(stock)
+        await _tasks(used)
+
+        for source in (unused, used, used):
+            await asyncio.wait_for(source.close(), _PROMPT_S)
+
     async def test_records_keep_their_order(self, tmp_path: Path) -> None:
         stock, memory = await self.stock(tmp_path), Memory()
         source = self._source(stock)
@@ -204,6 +308,17 @@ class ConnectorConformance:
         assert all(step.ok and step.duration_s >= 0 for step in steps)
         await source.close()
 
+    async def test_check_changes_nothing(self, tmp_path: Path) -> None:
+        stock, memory = await self.stock(tmp_path), Memory()
+        source = self._source(stock)
+        for _ in range(2):
+            await source.check()
+        await source.close()
+
+        await run_through(self._runner(stock, memory))
+
+        assert (len(memory.event_ids), len(memory.letters)) == (stock.published, len(stock.rejected))
+
     async def test_check_names_what_is_wrong_and_how_to_mend_it(self, tmp_path: Path) -> None:
         stock = await self.stock(tmp_path)
         source = self.spec.factory(self.spec.config.model_validate(stock.broken), self._context(stock))
@@ -219,15 +334,22 @@ class ConnectorConformance:
         stock, memory = await self.stock(tmp_path), Memory()
 
         with _logged() as lines:
-            runner = self._runner(stock, memory)
-            await run_through(runner)
-            source = self._source(stock)
-            steps = await source.check()
-            await source.close()
+            shown = [*await self._shown(stock, memory), *await self._shown(replace(stock, config=stock.broken), memory)]
 
-        shown = [*lines, repr(memory), repr(runner.status), repr(runner.tasks()), repr(steps)]
         assert lines
-        assert not [secret for secret in stock.secrets.values() for text in shown if secret in text]
+        assert not [secret for secret in stock.secrets.values() for text in (*lines, *shown) if secret in text]
+
+    def test_a_secret_that_is_spelled_out_is_refused_and_not_repeated(self) -> None:
+        spelled = "hunter22-spelled-out"
+        for name in [name for name, info in self.spec.config.model_fields.items() if names_secret(info)]:
+            told: list[str] = []
+            try:
+                self.spec.config.model_validate({name: spelled})
+            except ValidationError as exc:
+                told = [error["msg"] for error in exc.errors() if error["loc"][:1] == (name,)]
+
+            assert told, f"{name} takes a secret itself"
+            assert not [text for text in told if spelled in text]
 
     async def test_a_stop_is_prompt_and_keeps_what_was_acknowledged(self, tmp_path: Path) -> None:
         stock, memory, faults = await self.stock(tmp_path), Memory(), Faults()
@@ -258,6 +380,9 @@ class ConnectorConformance:
         assert (memory.last_run.status, memory.last_run.reason) == ("FAILED", "cancelled")
 
     async def test_memory_is_bounded(self, tmp_path: Path) -> None:
+        """
+        Also while nobody asks for the next batch: a broker that is slow must not fill the worker.
+        """
         stock = await self.large_stock(tmp_path)
         source = self._source(stock)
         tasks = await _tasks(source)
@@ -269,6 +394,8 @@ class ConnectorConformance:
                 async for batch in source.read(task, None):
                     assert batch.read <= self.most_batch
                     read += batch.read
+                    if read == batch.read:
+                        await asyncio.sleep(_SLOW_S)
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
@@ -277,32 +404,66 @@ class ConnectorConformance:
         assert peak < self.most_bytes
         await source.close()
 
+    def test_its_documents_hold(self) -> None:
+        spec = self.spec
+
+        assert spec.summary.endswith(".")
+        assert spec.resumes_from
+        assert all(field_info.description for field_info in spec.config.model_fields.values())
+        if spec.example:
+            spec.config.model_validate(spec.example)
+
     # --- their means ---
 
-    def _config(self, stock: Stock) -> ConnectorConfig:
-        return self.spec.config.model_validate({"stop_s": 0.5, "checkpoint_s": 0.0, **stock.config})
+    async def _shown(self, stock: Stock, memory: Memory) -> list[str]:
+        """What operators see of a source that is run and checked, well or not."""
+        config = self._config(stock)
+        runner = self._runner(stock, memory, max_retries=0)
+        async with running(runner) as task:
+            await eventually(lambda: task.done() or runner.status.problems or is_through(runner.status))
+            runner.stop()
+            await asyncio.wait_for(task, DEADLINE_S)
+        source = self._source(stock)
+        steps = await source.check()
+        shown = [repr(memory), repr(runner.status), repr(runner.tasks()), repr(steps), repr(source), repr(config)]
+        await source.close()
+        return shown
+
+    def _config(self, stock: Stock, **options: object) -> ConnectorConfig:
+        return self.spec.config.model_validate({"stop_s": 0.5, "checkpoint_s": 0.0, **stock.config, **options})
 
     def _source(self, stock: Stock) -> Source:
         return self.spec.factory(self._config(stock), self._context(stock))
 
     def _context(self, stock: Stock) -> SourceContext:
-        context = SourceContext(CONNECTOR.id, CONNECTOR.name, _RealSleeps(), secrets=GivenSecrets(stock.secrets))
+        context = SourceContext(CONNECTOR.id, CONNECTOR.name, _Clock(self), secrets=GivenSecrets(stock.secrets))
         return replace(context, staging=stock.staging) if stock.staging else context
 
-    def _runner(self, stock: Stock, memory: Memory, *, epoch: int = 1, faults: Faults | None = None) -> Runner:
-        ports = replace(memory.ports(_RealSleeps(), faults), secrets=GivenSecrets(stock.secrets))
+    def _runner(
+        self, stock: Stock, memory: Memory, *, epoch: int = 1, faults: Faults | None = None, **options: object
+    ) -> Runner:
+        ports = replace(memory.ports(_Clock(self), faults), secrets=GivenSecrets(stock.secrets))
         return Runner(
             CONNECTOR,
             self.spec,
-            self._config(stock),
+            self._config(stock, **options),
             replace(ports, staging=stock.staging) if stock.staging else ports,
             epoch=epoch,
             new_run_id=run_ids(epoch),
         )
 
 
-class _RealSleeps(ManualClock):
-    """The wall stands still, as it were, and short sleeps really end: for tests of what must be prompt."""
+class _Clock:
+    """The wall clock shows the suite's moment; sleeps really end: for tests of what must be prompt."""
+
+    def __init__(self, suite: ConnectorConformance) -> None:
+        self._suite = suite
+
+    def now(self) -> datetime:
+        return self._suite.moment
+
+    def monotonic(self) -> float:
+        return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -315,7 +476,8 @@ def _logged() -> Iterator[list[str]]:
 
     class Seen(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            lines.append(f"{record.getMessage()} {getattr(record, 'facts', '')}")
+            trace = "".join(traceback.format_exception(record.exc_info[1])) if record.exc_info else ""
+            lines.append(f"{record.getMessage()} {getattr(record, 'facts', '')} {trace}")
 
     seen, level = Seen(), root.level
     root.addHandler(seen)
@@ -325,6 +487,15 @@ def _logged() -> Iterator[list[str]]:
     finally:
         root.removeHandler(seen)
         root.setLevel(level)
+
+
+async def _first_of(iterator: AsyncIterator[object]) -> object:
+    return await anext(iterator)
+
+
+async def _closed(iterator: AsyncIterator[object]) -> None:
+    if isinstance(iterator, AsyncGenerator):
+        await iterator.aclose()
 
 
 async def _tasks(source: Source) -> list[Task]:

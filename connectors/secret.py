@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Annotated, Protocol
 
 from pydantic import AfterValidator
+from pydantic.fields import FieldInfo
 
 from schemas.errors import SourceMisconfigured
 
@@ -31,6 +32,11 @@ def _is_reference(value: str) -> str:
 
 SecretReference = Annotated[str, AfterValidator(_is_reference)]
 """A configuration field that names a secret; empty: there is none."""
+
+
+def names_secret(field: FieldInfo) -> bool:
+    """Whether a configuration's field is a `SecretReference`."""
+    return any(getattr(each, "func", None) is _is_reference for each in field.metadata)
 
 
 class Secrets(Protocol):

@@ -7,8 +7,8 @@ connector is configured by one flat object.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
@@ -115,6 +115,10 @@ class SourceSpec:
     resumes_from: str
     main_task: str = ""
     takes_dates: bool = False
+    # a configuration that validates, for the docs
+    example: Mapping[str, Any] = field(default_factory=dict)
+    # what an operator should know beside the options: paragraphs in Markdown
+    notes: str = ""
 
     @property
     def listing(self) -> str:

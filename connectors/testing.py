@@ -302,10 +302,11 @@ async def running(runner: Runner) -> AsyncIterator[asyncio.Task[State]]:
 async def run_through(runner: Runner, *, clock: ManualClock | None = None) -> State:
     """Run until a listing has been worked off, and stop. A clock is advanced as needed, so that retries come."""
     async with running(runner) as task:
-        await eventually(lambda: task.done() or _is_through(runner.status), clock=clock)
+        await eventually(lambda: task.done() or is_through(runner.status), clock=clock)
         runner.stop()
         return await asyncio.wait_for(task, DEADLINE_S)
 
 
-def _is_through(status: Status) -> bool:
+def is_through(status: Status) -> bool:
+    """Whether a listing has been worked off."""
     return status.listed_at is not None and not (status.open_runs or status.active or status.pending)

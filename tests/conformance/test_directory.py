@@ -35,12 +35,16 @@ class TestDirectory(ConnectorConformance):
         broken = {"directory": str(folder / "absent")}
         return Stock(config, GOOD_ROWS, [rows[3].encode(), b"{oops}"], broken)
 
+    async def add(self, folder: Path) -> int:
+        _drop(folder / "watched" / "d.csv", HEADER + "p-9,payin,succeeded,EUR,1,,,\np-9,payin,settled,EUR,1,,,\n", 4)
+        return 2
+
     async def large_stock(self, folder: Path) -> Stock:
         watched = folder / "watched"
         watched.mkdir()
-        rows = 150_000
-        lines = (f"p-{n},payin,succeeded,EUR,{n + 1},,2026-01-02T03:04:05Z,\n" for n in range(rows))
-        (watched / "large.csv").write_text(HEADER + "".join(lines))
+        rows, raw = 20_000, "x" * 600
+        lines = (f"p-{n},payin,succeeded,EUR,{n + 1},{raw}\n" for n in range(rows))
+        (watched / "large.csv").write_text("reference,type,status,asset,amount,raw\n" + "".join(lines))
         return Stock({"directory": str(watched), "rest_s": 0}, rows, [], {})
 
 

@@ -33,8 +33,14 @@ class GatewayConformance(ConnectorConformance):
         for each in self.running:
             await each.stop()
 
+    async def add(self, folder: Path) -> int:
+        for n in range(2):
+            self.book.write(payment(f"pay_later_{n}", NOW - int(self.moment.timestamp()) + 600 - n))
+        return 2
+
     async def serve(self, book: WrittenBook) -> Gateway:
-        server = await Gateway(book, clock=lambda: NOW).start()
+        self.book = book
+        server = await Gateway(book, clock=lambda: int(self.moment.timestamp())).start()
         self.running.append(server)
         return server
 
@@ -131,7 +137,7 @@ class TestCursors(TestPages):
 
 
 class TestDays(TestPages):
-    """Bounded tasks, each a day."""
+    """Bounded tasks, each a day that is over."""
 
     paging: ClassVar[dict[str, Any]] = {
         "paging": "page",
@@ -139,6 +145,10 @@ class TestDays(TestPages):
         "path": "/lists/basic/page",
         "query": {"from": "{from}", "to": "{to}", "size": "{size}", "page": "{page}"},
     }
+
+    async def add(self, folder: Path) -> int:
+        self.book.write(payment("pay_later", 60))  # on the day that has become yesterday
+        return 1
 
     def stocked(self, url: str, published: int, rejected: list[bytes], page_size: int = 2) -> Stock:
         stock = super().stocked(url, published, rejected, page_size)

@@ -47,6 +47,11 @@ class TestSftp(ConnectorConformance):
         staging = folder / "staging"
         return Stock(config, GOOD_ROWS, [rows[3].encode(), b"{oops}"], broken, server.secrets, staging)
 
+    async def add(self, folder: Path) -> int:
+        rows = "p-9,payin,succeeded,EUR,1,,,\np-9,payin,settled,EUR,1,,,\n"
+        _drop(folder / "served" / "d.csv", HEADER + rows, 4)
+        return 2
+
     async def large_stock(self, folder: Path) -> Stock:
         server = await self._serve(folder)
         rows = 80_000
