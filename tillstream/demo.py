@@ -31,6 +31,7 @@ from tillstream.control import ledger, letter, payment, run, worker
 from tillstream.embedded.home import Home
 from tillstream.embedded.state import StackState
 from tillstream.embedded.supervisor import Observer, running, status
+from tillstream.wiring import unlisted_of
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "directory"  # of a checkout; a wheel carries none
 KIND = "directory"
@@ -85,6 +86,7 @@ class _Stage:
     connector_id: UUID
     folder: Path
     started_s: float
+    unlisted: ledger.Unlisted
     first_payment_s: float | None = None
     dropped: set[str] = field(default_factory=set)
 
@@ -158,7 +160,7 @@ async def _set(pool: Pool, settings: Settings, started_s: float) -> _Stage:
     folder.mkdir(parents=True, exist_ok=True)
     configuration = {**_OPTIONS, "directory": str(folder)}
     identifier = await connectors.create(pool, name=name, spec=specs()[KIND], configuration=configuration)
-    return _Stage(pool, settings.home, name, identifier, folder, started_s)
+    return _Stage(pool, settings.home, name, identifier, folder, started_s, unlisted_of(settings))
 
 
 async def _play(stage: _Stage, files: Sequence[Path], tell: Tell) -> Demonstration:
@@ -173,7 +175,7 @@ async def _play(stage: _Stage, files: Sequence[Path], tell: Tell) -> Demonstrati
     finally:
         watching.cancel()
     payments = await _payments(stage)
-    report = await ledger.check(stage.pool, wait_s=10.0)
+    report = await ledger.check(stage.pool, wait_s=10.0, unlisted=stage.unlisted)
     counts = _counted(await stage.runs(), payments)
     return Demonstration(
         counts=replace(

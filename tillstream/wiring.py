@@ -46,6 +46,7 @@ from streams.state import ConnectorState
 from tillstream.config import Environment, Role, Settings
 from tillstream.control.claim import Claim, blame
 from tillstream.control.fleet import Fleet, World
+from tillstream.control.ledger import Unlisted, unlisted_letters
 from tillstream.control.monitor import Monitor
 from tillstream.control.run import PostgresRunLog
 from tillstream.health import Health
@@ -422,6 +423,12 @@ def watched_groups(settings: Settings) -> dict[str, str]:
         connectors_app_id(prefix): table.connector_state.name,
         letters_app_id(prefix): table.dead_letters.name,
     }
+
+
+def unlisted_of(settings: Settings) -> Unlisted:
+    """How many letters of this installation are not listed yet, when asked."""
+    group, topic = letters_app_id(settings.topic.prefix), topics_of(settings).dead_letters.name
+    return unlisted_letters(settings.kafka.bootstrap, group=group, topic=topic)
 
 
 @contextlib.asynccontextmanager

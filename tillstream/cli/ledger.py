@@ -51,13 +51,9 @@ def verify(
 
 
 async def _checked(wait_s: float) -> Report:
-    from schemas.topic import letters_app_id
-    from streams.lag import LagProbe
     from tillstream.control import ledger
-    from tillstream.wiring import topics_of
+    from tillstream.wiring import unlisted_of
 
     chosen = context.settings()
-    topic = topics_of(chosen).dead_letters.name
-    async with context.pool(chosen) as pool, LagProbe(chosen.kafka.bootstrap) as probe:
-        unlisted = ledger.unlisted_letters(probe, group=letters_app_id(chosen.topic.prefix), topic=topic)
-        return await ledger.check(pool, wait_s=wait_s, unlisted=unlisted)
+    async with context.pool(chosen) as pool:
+        return await ledger.check(pool, wait_s=wait_s, unlisted=unlisted_of(chosen))

@@ -58,11 +58,12 @@ async def check(pool: Pool, *, wait_s: float = 0.0, unlisted: Unlisted | None = 
         await asyncio.sleep(_ASK_EVERY_S)
 
 
-def unlisted_letters(probe: LagProbe, *, group: str, topic: str) -> Unlisted:
-    """What the broker says of the letters role, which is the consumer group `group`. Raises BrokerError."""
+def unlisted_letters(bootstrap: str, *, group: str, topic: str) -> Unlisted:
+    """What the broker says of the letters role, which is the consumer group `group`. Asking raises BrokerError."""
 
     async def ask() -> int:
-        return sum(each.lag_events for each in await probe.measure(group, topic))
+        async with LagProbe(bootstrap) as probe:
+            return sum(each.lag_events for each in await probe.measure(group, topic))
 
     return ask
 
