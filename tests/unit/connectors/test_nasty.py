@@ -129,10 +129,8 @@ class Blocking(ScriptedSource):
 
 
 @pytest.fixture
-async def threads_by_owner() -> AsyncIterator[None]:
-    executor = ThreadsByOwner(max_workers=2)
-    asyncio.get_running_loop().set_default_executor(executor)
-    yield
+async def threads_by_owner() -> None:
+    asyncio.get_running_loop().set_default_executor(ThreadsByOwner(max_workers=2))
 
 
 async def test_threads_that_a_source_blocks_for_ever_are_its_own_and_are_counted(threads_by_owner: None) -> None:
