@@ -385,7 +385,7 @@ class HttpApiSource:
             case AuthKind.API_KEY:
                 return auth.api_key(secrets, config.api_key, name=config.api_key_name, place=config.api_key_place)
             case AuthKind.OAUTH2:
-                self._oauth = auth.OAuth2(self._ask_for_token, self._context.clock)
+                self._oauth = auth.OAuth2(self._ask_for_token, clock=self._context.clock, secrets=secrets)
                 return self._oauth
         return auth.no_auth()
 

@@ -106,6 +106,7 @@ def basic(secrets: Secrets, username: str, password: str) -> StaticAuth:
     def make() -> Credentials:
         pair = f"{secrets.resolve(username)}:{secrets.resolve(password)}"
         name, _, word = pair.partition(":")
+        secrets.learn(pair)
         return Credentials(
             {"Authorization": f"Basic {encoded(pair)}"}, secrets=frozenset({pair, word or name, encoded(pair)})
         )
@@ -174,8 +175,15 @@ class OAuth2:
 
     params: frozenset[str] = frozenset()
 
-    def __init__(self, ask: Callable[[], Awaitable[tuple[Mapping[str, object], frozenset[str]]]], clock: Clock) -> None:
+    def __init__(
+        self,
+        ask: Callable[[], Awaitable[tuple[Mapping[str, object], frozenset[str]]]],
+        *,
+        clock: Clock,
+        secrets: Secrets,
+    ) -> None:
         self._ask = ask
+        self._secrets = secrets
         self._clock = clock
         self._token: Token | None = None
         self._asking: asyncio.Task[Token] | None = None
@@ -216,6 +224,7 @@ class OAuth2:
         value, kind = answer.get("access_token"), answer.get("token_type", "bearer")
         if not isinstance(value, str) or not value:
             raise SourceUnavailable("the token endpoint's answer holds no access_token")
+        self._secrets.learn(value)
         if not isinstance(kind, str) or kind.lower() != "bearer":
             raise SourceMisconfigured("the token endpoint gives tokens of another type than bearer")
         life_s = _seconds(answer.get("expires_in"))

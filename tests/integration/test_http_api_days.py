@@ -88,8 +88,9 @@ async def test_the_day_before_is_read_at_two_at_night_by_the_connectors_clock(wo
         "asset": "INR",
         "scheme": "UPI",
         "effective_at": "2025-10-02T03:30:07Z",
-        "raw": None,
+        "raw": event.payment.raw,
     }
+    assert '"transaction_id":"SP000008874312"' in (event.payment.raw or "")
     assert event.headers == {"utr": event.headers["rrn"], "rrn": event.headers["rrn"], "client_code": "DEMO1"}
 
 

@@ -23,6 +23,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any, Self
 
 from aiohttp import web
@@ -36,6 +37,7 @@ BEARER = "gateway-demo-token"
 API_KEY = "gateway-demo-key"
 CLIENT_ID = "till"
 CLIENT_SECRET = "gateway-demo-client"  # noqa: S105
+_KEY_ID_FILE, _KEY_SECRET_FILE = "gateway/key_id", "gateway/key_secret"
 _MOST_PER_PAGE = 100
 _REPORT = "/SabPaisaReport/REST/SettlePaisa/txnData"
 _MOST_LOGGED = 10_000
@@ -262,6 +264,37 @@ class Gateway:
                     raise _refused("token expired")
             case _:
                 raise web.HTTPNotFound
+
+
+def configurations(url: str) -> dict[str, dict[str, Any]]:
+    """
+    What connectors of kind `http_api` need to read this gateway at `url`, by name: a list that grows, a daily report.
+
+    Their secrets stand in the files that `place_secrets` writes.
+    """
+    local = {"allow_networks": [f"{LOOPBACK}/32"], "poll_s": 1.0}
+    credentials = {"username": f"${{file:{_KEY_ID_FILE}}}", "password": f"${{file:{_KEY_SECRET_FILE}}}"}
+    # the template's times are a real provider's; whoever watches a demonstration waits less
+    lists = [{"name": name, "settle_s": 0, "overlap_s": 60} for name in ("payments", "refunds")]
+    return {
+        "razorpay": {
+            "template": "razorpay",
+            "api_base_url": f"{url}/v1",
+            "resources": lists,
+            **credentials,
+            **local,
+        },
+        "sabpaisa": {"template": "sabpaisa", "api_base_url": f"{url}{_REPORT}", **local},
+    }
+
+
+def place_secrets(folder: Path) -> None:
+    """Put what the gateway wants to hear where workers look for secrets: `secrets` in their home."""
+    for name, value in ((_KEY_ID_FILE, KEY_ID), (_KEY_SECRET_FILE, KEY_SECRET)):
+        path = folder / name
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.write_text(value)
+        path.chmod(0o600)
 
 
 def _paged(request: web.Request, rows: list[Row], size: int, by: str) -> web.Response:  # noqa: ARG001 as the others
