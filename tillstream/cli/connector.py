@@ -14,7 +14,7 @@ import typer
 from schemas.errors import ConfigError, NotFound
 from tillstream.cli import context
 from tillstream.cli.option import DryRunOption, OutputOption
-from tillstream.cli.output import Output, note, print_fields, print_json, print_table
+from tillstream.cli.output import Output, note, print_data, print_fields, print_table
 from tillstream.escape import escaped
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ ConfigurationOption = Annotated[
 def list_(output: OutputOption = Output.TABLE) -> None:
     """List connectors with their health."""
     views = context.run(_listed())
-    if output is Output.JSON:
-        print_json(views)
+    if output is not Output.TABLE:
+        print_data(output, views)
         return
     rows = [
         (v.name, v.kind, v.status, v.health, _short(v.cause), v.last_run_status, v.last_run_at, v.total_runs)
@@ -53,8 +53,8 @@ def list_(output: OutputOption = Output.TABLE) -> None:
 def show(connector: NameArgument, output: OutputOption = Output.TABLE) -> None:
     """Show one connector."""
     view = context.run(_found(connector))
-    if output is Output.JSON:
-        print_json(view)
+    if output is not Output.TABLE:
+        print_data(output, view)
         return
     fields: list[tuple[str, object]] = [
         ("connector", view.name),
@@ -87,8 +87,8 @@ def create(
     """Create a connector; a worker starts it within seconds."""
     configuration = _located({**(_from_file(file) if file else {}), **_from_options(set_ or [])}, kind)
     identifier = context.run(_created(name, _spec(kind), configuration, provider, dry_run=dry_run))
-    if output is Output.JSON:
-        print_json({"id": None if dry_run else identifier, "name": name, "kind": kind, "dry_run": dry_run})
+    if output is not Output.TABLE:
+        print_data(output, {"id": None if dry_run else identifier, "name": name, "kind": kind, "dry_run": dry_run})
     else:
         note(f"connector {name} {'can be created' if dry_run else f'created, id {identifier}'}")
     _warn_of_absence(configuration, kind)
@@ -116,8 +116,8 @@ def update(
     view, configuration = context.run(
         _updated(connector, changed, _from_file(file) if file else None, provider, dry_run=dry_run)
     )
-    if output is Output.JSON:
-        print_json({"id": view.id, "name": view.name, "configuration": configuration, "dry_run": dry_run})
+    if output is not Output.TABLE:
+        print_data(output, {"id": view.id, "name": view.name, "configuration": configuration, "dry_run": dry_run})
     else:
         note(f"connector {view.name} {'can be updated' if dry_run else 'updated; its worker starts it anew'}")
     _warn_of_absence(configuration, view.kind)

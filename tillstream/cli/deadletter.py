@@ -12,7 +12,7 @@ import typer
 from tillstream.cli import context
 from tillstream.cli.exit import ExitStatus
 from tillstream.cli.option import DryRunOption, LimitOption, OutputOption
-from tillstream.cli.output import Output, note, print_fields, print_json, print_table
+from tillstream.cli.output import Output, note, print_data, print_fields, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,8 +88,8 @@ def list_(
 ) -> None:
     """List dead letters, the newest first; those that nobody has redriven or discarded, unless told otherwise."""
     views = context.run(_listed(_Wanted((), stage, reason, connector, run, corrected), limit, state))
-    if output is Output.JSON:
-        print_json([_json(view, whole=False) for view in views])
+    if output is not Output.TABLE:
+        print_data(output, [_json(view, whole=False) for view in views])
         return
     rows = [
         (v.letter.id[:12], v.letter.stage, v.letter.reason, v.letter.connector, _place(v), v.letter.message, _state(v))
@@ -110,8 +110,8 @@ def show(
         import sys
 
         sys.stdout.buffer.write(view.letter.value_bytes() or b"")
-    elif output is Output.JSON:
-        print_json(_json(view, whole=True))
+    elif output is not Output.TABLE:
+        print_data(output, _json(view, whole=True))
     else:
         value = (view.letter.value_bytes() or b"")[:_SHOWN_BYTES].decode("utf-8", "backslashreplace")
         fields = [(key, value) for key, value in _json(view, whole=False).items() if value not in (None, "", [])]
@@ -139,8 +139,8 @@ def redrive(
     if not (wanted or all_):
         raise typer.BadParameter("name letters, or choose them by --stage, --reason, --connector, --run or --all")
     done = context.run(_redriven(wanted, limit, dry_run=dry_run))
-    if output is Output.JSON:
-        print_json({"run_id": done.run_id, "dry_run": dry_run, "sent": done.sent, "refused": done.refused})
+    if output is not Output.TABLE:
+        print_data(output, {"run_id": done.run_id, "dry_run": dry_run, "sent": done.sent, "refused": done.refused})
     else:
         rows = [(each, "would be sent" if dry_run else "sent", "") for each in done.sent]
         print_table(("letter", "result", "why"), rows + _told(done.refused), empty="no such letters")
@@ -173,8 +173,8 @@ def discard(
     if not wanted:
         raise typer.BadParameter("name letters, or choose them by --stage, --reason, --connector, --run or --corrected")
     done = context.run(_discarded(wanted, limit, note_, by or _user(), dry_run=dry_run))
-    if output is Output.JSON:
-        print_json({"dry_run": dry_run, "discarded": done.done, "known": done.known, "refused": done.refused})
+    if output is not Output.TABLE:
+        print_data(output, {"dry_run": dry_run, "discarded": done.done, "known": done.known, "refused": done.refused})
     else:
         rows = [(each, "would be discarded" if dry_run else "discarded", "") for each in done.done]
         rows += [(each, "was discarded before", "") for each in done.known]

@@ -19,7 +19,7 @@ import typer
 from tillstream.cli import context
 from tillstream.cli.exit import ExitStatus
 from tillstream.cli.option import OutputOption
-from tillstream.cli.output import Output, note, print_json, print_table
+from tillstream.cli.output import Output, note, print_data, print_table
 
 if TYPE_CHECKING:
     from tillstream.config import Loaded
@@ -63,8 +63,8 @@ async def _shown(loaded: Loaded, samples: Path | None, started_s: float, output:
         observer=Teller(loaded.settings.home),
     )
     async with showing as shown:
-        if output is Output.JSON:
-            print_json(shown.counts)
+        if output is not Output.TABLE:
+            print_data(output, shown.counts)
         else:
             _print(shown, once=once)
         sys.stdout.flush()

@@ -9,7 +9,7 @@ import typer
 
 from tillstream.cli import context
 from tillstream.cli.option import OutputOption
-from tillstream.cli.output import Output, print_fields, print_json, print_table
+from tillstream.cli.output import Output, print_data, print_fields, print_table
 
 config_group = typer.Typer(help="The settings in force.", no_args_is_help=True)
 
@@ -26,8 +26,8 @@ def version(output: OutputOption = Output.TABLE) -> None:
 
     packages = ("tillstream", "faust-streaming", "aiokafka", "asyncpg")
     facts = {name: of(name) for name in packages} | {"python": platform.python_version()}
-    if output is Output.JSON:
-        print_json(facts)
+    if output is not Output.TABLE:
+        print_data(output, facts)
     else:
         print_fields(list(facts.items()))
 
@@ -39,8 +39,8 @@ def show(
 ) -> None:
     """Print every setting, secrets masked."""
     rows = list(context.load().shown())
-    if output is Output.JSON:
-        print_json({key: {"value": value, "origin": place} if origin else value for key, value, place in rows})
+    if output is not Output.TABLE:
+        print_data(output, {key: {"value": value, "origin": place} if origin else value for key, value, place in rows})
     elif origin:
         print_table(("setting", "value", "origin"), rows)
     else:

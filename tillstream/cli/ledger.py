@@ -10,7 +10,7 @@ import typer
 from tillstream.cli import context
 from tillstream.cli.exit import ExitStatus
 from tillstream.cli.option import OutputOption
-from tillstream.cli.output import Output, note, print_json, print_table
+from tillstream.cli.output import Output, note, print_data, print_table
 
 if TYPE_CHECKING:
     from tillstream.control.ledger import Report
@@ -37,10 +37,10 @@ def verify(
     Ends with 0 if all balances, 8 if only the sink or the list of letters is awaited, 1 if something is wrong.
     """
     report = context.run(_checked(wait))
-    if output is Output.JSON:
+    if output is not Output.TABLE:
         names = ("hop", "run", "subject", "problem", "awaiting")
         findings = [{name: getattr(each, name) for name in names} for each in report.findings]
-        print_json({"balanced": report.balanced, "findings": findings})
+        print_data(output, {"balanced": report.balanced, "findings": findings})
     else:
         rows = [(each.hop, each.run, each.subject, each.problem, each.awaiting) for each in report.findings]
         if rows:

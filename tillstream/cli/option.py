@@ -8,6 +8,6 @@ import typer
 
 from tillstream.cli.output import Output
 
-OutputOption = Annotated[Output, typer.Option("--output", "-o", help="table: for people; json: for programs.")]
+OutputOption = Annotated[Output, typer.Option("--output", "-o", help="table: for people; json, yaml: for programs.")]
 LimitOption = Annotated[int, typer.Option("--limit", min=1, max=10_000, help="Rows at most.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Tell what would happen, and change nothing.")]

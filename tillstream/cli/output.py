@@ -1,5 +1,6 @@
 """
-What commands print: tables for people, JSON for programs, both on standard output; notes and errors on standard error.
+What commands print: tables for people, JSON and YAML for programs, on standard output; notes and errors on standard
+error.
 
 Nothing that comes from data reaches a terminal unescaped: a file's name cannot move the cursor.
 """
@@ -26,6 +27,7 @@ from tillstream.escape import escaped
 from tillstream.redaction import process_redactor
 
 _PIPE_WIDTH = 10_000  # a table in a pipe is never folded
+_YAML_WIDTH = 120
 
 
 class Output(StrEnum):
@@ -33,11 +35,17 @@ class Output(StrEnum):
 
     TABLE = "table"
     JSON = "json"
+    YAML = "yaml"
 
 
-def print_json(value: object) -> None:
-    """`value` as JSON: dataclasses as objects, instants in RFC 3339 with `Z`, ids as strings."""
-    sys.stdout.write(json.dumps(plain(value), indent=2, ensure_ascii=False, default=str) + "\n")
+def print_data(output: Output, value: object) -> None:
+    """`value` as JSON or YAML: dataclasses as objects, instants in RFC 3339 with `Z`, ids as strings."""
+    told = json.dumps(plain(value), indent=2, ensure_ascii=False, default=str) + "\n"
+    if output is Output.YAML:
+        import yaml  # noqa: PLC0415  imports wait until they are needed: `till --help` stays fast
+
+        told = yaml.safe_dump(json.loads(told), sort_keys=False, allow_unicode=True, width=_YAML_WIDTH)
+    sys.stdout.write(told)
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str = "") -> None:

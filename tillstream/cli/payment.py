@@ -9,7 +9,7 @@ import typer
 
 from tillstream.cli import context
 from tillstream.cli.option import LimitOption, OutputOption
-from tillstream.cli.output import Output, note, print_fields, print_json, print_table
+from tillstream.cli.output import Output, note, print_data, print_fields, print_table
 
 if TYPE_CHECKING:
     from sinks.read import Page, PaymentDetail
@@ -37,8 +37,10 @@ def list_(
     """
     _check_status(status)
     page = context.run(_listed(provider, status, reference, limit, after))
-    if output is Output.JSON:
-        print_json({"data": [_element(each) for each in page.payments]} | ({"next": page.next} if page.next else {}))
+    if output is not Output.TABLE:
+        print_data(
+            output, {"data": [_element(each) for each in page.payments]} | ({"next": page.next} if page.next else {})
+        )
         return
     is_filtered = any(wanted is not None for wanted in (provider, status, reference, after))
     print_payments(page.payments, empty="no payments match" if is_filtered else "no payments yet")
@@ -54,8 +56,8 @@ def show(
 ) -> None:
     """Show one payment: its adjustments, and where each of its events came from."""
     found = context.run(_found(payment, provider))
-    if output is Output.JSON:
-        print_json(_whole(found))
+    if output is not Output.TABLE:
+        print_data(output, _whole(found))
         return
     from schemas.money import format_major
 

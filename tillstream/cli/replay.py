@@ -11,7 +11,7 @@ import typer
 from tillstream.cli import context
 from tillstream.cli.exit import ExitStatus
 from tillstream.cli.option import OutputOption
-from tillstream.cli.output import Output, note, print_json, print_table
+from tillstream.cli.output import Output, note, print_data, print_table
 
 if TYPE_CHECKING:
     from tillstream.control.replay import Report
@@ -35,8 +35,8 @@ def replay(
     Deletes nothing and publishes nothing. Ends with 0 if they agree, or agree after --apply.
     """
     report = context.run(_replayed(_instant(since, "--from"), _instant(until, "--to"), deadline, apply=apply))
-    if output is Output.JSON:
-        print_json(_json(report))
+    if output is not Output.TABLE:
+        print_data(output, _json(report))
     else:
         _print(report)
     if report.left:

@@ -9,7 +9,7 @@ import typer
 
 from tillstream.cli import context
 from tillstream.cli.option import LimitOption, OutputOption
-from tillstream.cli.output import Output, print_fields, print_json, print_table
+from tillstream.cli.output import Output, print_data, print_fields, print_table
 
 if TYPE_CHECKING:
     from tillstream.control.run import RunView
@@ -27,8 +27,8 @@ def list_(
 ) -> None:
     """List runs, the newest first."""
     runs = context.run(_listed(connector, limit))
-    if output is Output.JSON:
-        print_json(runs)
+    if output is not Output.TABLE:
+        print_data(output, runs)
         return
     rows = [
         (str(each.id)[:8], each.connector, each.type, _status(each), each.started_at, *_counted(each), each.reason)
@@ -44,8 +44,8 @@ def show(
 ) -> None:
     """Show one run."""
     found = context.run(_found(run))
-    if output is Output.JSON:
-        print_json(found)
+    if output is not Output.TABLE:
+        print_data(output, found)
         return
     print_fields(
         [

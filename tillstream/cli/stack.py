@@ -12,7 +12,7 @@ import typer
 from tillstream.cli import context
 from tillstream.cli.exit import ExitStatus
 from tillstream.cli.option import DryRunOption, OutputOption
-from tillstream.cli.output import Output, note, print_fields, print_json, print_table
+from tillstream.cli.output import Output, note, print_data, print_fields, print_table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,8 +74,8 @@ def status(output: OutputOption = Output.TABLE) -> None:
     state = supervisor.status(Home(settings.home))
     workers = context.run(worker.look(settings.home / "run"))
     well = state is not None and state.ready and bool(workers) and all(each.ready for each in workers)
-    if output is Output.JSON:
-        print_json(_as_json(state, workers, well=well))
+    if output is not Output.TABLE:
+        print_data(output, _as_json(state, workers, well=well))
     else:
         _print(str(settings.home), state, workers)
     if not well:
@@ -98,8 +98,8 @@ def doctor(output: OutputOption = Output.TABLE) -> None:
     findings = context.run(
         examination.examine(Home(loaded.settings.home), kafka_bootstrap=kafka, postgres_dsn=postgres)
     )
-    if output is Output.JSON:
-        print_json({"well": all(each.ok for each in findings), "findings": findings})
+    if output is not Output.TABLE:
+        print_data(output, {"well": all(each.ok for each in findings), "findings": findings})
     else:
         rows = [("ok" if each.ok else "WRONG", each.name, each.what, "" if each.ok else each.fix) for each in findings]
         print_table(("", "looked at", "found", "how to mend it"), rows)

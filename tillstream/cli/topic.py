@@ -9,7 +9,7 @@ import typer
 
 from tillstream.cli import context
 from tillstream.cli.option import OutputOption
-from tillstream.cli.output import Output, print_json, print_table
+from tillstream.cli.output import Output, print_data, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,8 +27,8 @@ def lag(output: OutputOption = Output.TABLE) -> None:
     The sink starts from the lower of its group's offset and the one it stored, which is shown where PostgreSQL answers.
     """
     found = context.run(_measured())
-    if output is Output.JSON:
-        print_json(found)
+    if output is not Output.TABLE:
+        print_data(output, found)
         return
     rows = [
         (

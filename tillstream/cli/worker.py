@@ -10,7 +10,7 @@ import typer
 
 from tillstream.cli import context
 from tillstream.cli.option import DryRunOption, OutputOption
-from tillstream.cli.output import Output, note, print_json
+from tillstream.cli.output import Output, note, print_data
 
 
 class WorkerRole(StrEnum):
@@ -46,8 +46,8 @@ def migrate(dry_run: DryRunOption = False, output: OutputOption = Output.TABLE) 
 
     work = wiring.lacking if dry_run else wiring.prepare
     applied, created = context.run(work(context.settings()))
-    if output is Output.JSON:
-        print_json({"migrations": applied, "topics": created, "dry_run": dry_run})
+    if output is not Output.TABLE:
+        print_data(output, {"migrations": applied, "topics": created, "dry_run": dry_run})
         return
     for each in applied:
         note(f"{'would apply' if dry_run else 'applied'} migration {each}")

@@ -15,6 +15,7 @@ from uuid import UUID
 
 import pytest
 import typer.main
+import yaml
 
 from schemas import errors
 from schemas.errors import TillError
@@ -168,9 +169,12 @@ ROW = Row(UUID(int=1), datetime(2025, 1, 10, tzinfo=UTC), Decimal(12), ExitStatu
 
 
 def test_json_is_plain_and_exact(capsys: pytest.CaptureFixture[str]) -> None:
-    output.print_json([ROW])
+    output.print_data(output.Output.JSON, [ROW])
+    told = json.loads(capsys.readouterr().out)
+    output.print_data(output.Output.YAML, [ROW])
 
-    assert json.loads(capsys.readouterr().out) == [
+    assert yaml.safe_load(capsys.readouterr().out) == told
+    assert told == [
         {
             "id": "00000000-0000-0000-0000-000000000001",
             "at": "2025-01-10T00:00:00Z",
