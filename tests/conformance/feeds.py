@@ -6,6 +6,8 @@ A source that comes new adds one function here, and samples of its own below `sa
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -14,6 +16,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from connectors.http_api import HttpApiConfig
 from connectors.testing import START
 
 # the sample's configuration
@@ -44,4 +50,24 @@ async def directory(given: Path, configuration: Configuration, folder: Path) -> 
     yield Fed({"directory": str(folder), "pattern": "*", "rest_s": 0})
 
 
-FEEDS: Mapping[str, Feed] = {"directory": directory}
+@asynccontextmanager
+async def http_api(given: Path, configuration: Configuration, folder: Path) -> AsyncIterator[Fed]:
+    """An API that answers with the file of each resource once, and with nothing more after it."""
+    resources = HttpApiConfig.model_validate(configuration).resources
+    places = {each.path.partition("{")[0].strip("/"): each.name for each in resources}
+    answers = {place: (given / f"{name}.json").read_text(encoding="utf-8") for place, name in places.items()}
+
+    async def answer(asked: web.Request) -> web.Response:
+        place = next((place for place in answers if place in asked.path), "")
+        return web.Response(text=answers.pop(place, "[]"), content_type="application/json")
+
+    app = web.Application()
+    app.router.add_route("*", "/{tail:.*}", answer)
+    references = re.findall(r"\$\{[^}]*\}", json.dumps(configuration))
+    async with TestServer(app) as server:
+        # one task after the other, so that the records have one order
+        overrides = {"api_base_url": str(server.make_url("/")), "allow_networks": ["127.0.0.0/8"], "parallel": 1}
+        yield Fed(overrides, dict.fromkeys(references, "canary-secret"))
+
+
+FEEDS: Mapping[str, Feed] = {"directory": directory, "http_api": http_api}
