@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 
-from connectors import directory, http_api, sftp
+from connectors import directory, http_api, postgres_changes, sftp
 from connectors.spec import SourceSpec
 from schemas.errors import ConfigError
 
 ENTRY_POINTS = "tillstream.connectors"
 
-BUILTIN: Mapping[str, SourceSpec] = {spec.kind: spec for spec in (directory.SPEC, http_api.SPEC, sftp.SPEC)}
+BUILTIN: Mapping[str, SourceSpec] = {
+    spec.kind: spec for spec in (directory.SPEC, http_api.SPEC, postgres_changes.SPEC, sftp.SPEC)
+}
 
 
 def specs() -> Mapping[str, SourceSpec]:

@@ -165,7 +165,7 @@ class Assembler:
             self._known = _NOT_THIS_ONE
             return
         self._known = place.index if message.commit_lsn == place.transaction else 0
-        self._at = max(message.committed_at, place.newer_than_copies(message.commit_lsn, message.xid))
+        self._at = place.dated(message.commit_lsn, message.xid, message.committed_at)
         self._prefix = f"{lsn.spell(message.commit_lsn)}/"
 
     def _commit(self, message: Commit) -> None:

@@ -10,9 +10,10 @@ from connectors.changes import slot
 from connectors.changes.assembler import Readers
 from connectors.changes.catalog import TableFacts, table_facts
 from connectors.changes.identifier import quoted
-from connectors.changes.option import Mode, OnDelete, StreamOptions
-from connectors.changes.poll import INDEX_SQL, LOSES, PollOptions, check_column
-from connectors.changes.session import Server, Session, connect
+from connectors.changes.option import LOSES, Mode, OnDelete, PollOptions, StreamOptions
+from connectors.changes.poll import INDEX_SQL, check_column
+from connectors.changes.server import Server
+from connectors.changes.session import Session, connect
 from connectors.context import SourceContext
 from connectors.source import CheckStep, Revision
 from schemas.errors import RecordRejected, SourceMisconfigured, TillError

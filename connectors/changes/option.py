@@ -9,6 +9,13 @@ from enum import StrEnum
 from connectors.changes.identifier import TableName
 from connectors.changes.pace import Pace
 
+# What the mode closed_window can lose.
+LOSES = (
+    "rows whose transaction stayed open for longer than `delay_s` after it set the column, where the role may not see "
+    "others' transactions (grant it pg_read_all_stats), or was prepared; rows whose column is set to a past instant; "
+    "rows whose column is not set when they change; deletions"
+)
+
 
 class Mode(StrEnum):
     """How changes are found."""
@@ -44,4 +51,16 @@ class StreamOptions:
     snapshot: Snapshot
     on_delete: OnDelete
     peek_rows: int
+    checkpoint_s: float
+    pace: Pace
+
+
+@dataclass(frozen=True, slots=True)
+class PollOptions:
+    """Of one table. `column` is the mode's."""
+
+    mode: Mode
+    column: str
+    delay_s: float
+    is_from_start: bool
     pace: Pace

@@ -2,21 +2,26 @@
 Where a change stream stands, and which of its changes a copy of the tables has seen.
 
 A copy reads a table as it was at one instant, between changes that the stream also tells. Both give the same facts the
-same adjustment key, so what both tell counts once. What the two must agree on is which of two versions is the newer:
-a change that the copy did not see is newer than all that it saw, whatever the clocks said as it was committed.
+same adjustment key, so what both tell counts once. What the two must agree on is which of two versions is the newer.
+So revisions are kept in three ranges, whatever the clocks of the two machines say:
+
+    changes that the copy has seen  ≤  the copy's instant  <  copied rows  <  changes that it has not seen
+
+A key's revision is the least of its events, so a version that both tell stays in the first range, in its order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from connectors.changes import lsn
 
 _XIDS = 1 << 32
 _HALF = 1 << 31
+_STEP = timedelta(microseconds=1)
 EPOCH = datetime.fromtimestamp(0, UTC)
 
 
@@ -46,7 +51,7 @@ class Seen:
     """
     The changes that one copy has seen: those of transactions that `snapshot` (PostgreSQL's text form) shows as ended.
 
-    It was taken at `at`, and all that it saw was committed before `until`.
+    It was taken at `at`, by our own clock, and all that it saw was committed before `until`.
     """
 
     snapshot: str
@@ -60,13 +65,26 @@ class Seen:
         full = int(next_) + (behind - _XIDS if behind >= _HALF else behind)
         return full < int(least) or (full < int(next_) and str(full) not in running.split(","))
 
+    @property
+    def copied_at(self) -> datetime:
+        """What the revisions of the copied rows have as their time."""
+        return self.at + _STEP
+
+    @property
+    def unseen_at(self) -> datetime:
+        """Before this no change is dated that it has not seen."""
+        return self.at + 2 * _STEP
+
 
 @dataclass(slots=True)
 class Place:
     """
     What is done: every transaction whose commit stands before `done`, and of the one at `transaction` the first `index`
-    changes. `copied` are the tables whose older rows were read, `copying` the one that is being read, up to the key
-    `after`. `published` has a sign of each table's publication, which is another one if it was interrupted.
+    changes.
+
+    `copied` are the tables whose older rows were read; `copying` is the one that is being read, up to the key `after`,
+    and the last of `seen` is its copy. `published` has a sign of each table's publication, which is another one if it
+    was interrupted.
     """
 
     origin: Origin
@@ -126,9 +144,12 @@ class Place:
             found["copying"] = {"table": self.copying, "after": None if self.after is None else list(self.after)}
         return found
 
-    def newer_than_copies(self, commit_lsn: int, xid: int) -> datetime:
-        """The instant before which a transaction's changes must not be dated, because copies before it lack them."""
+    def dated(self, commit_lsn: int, xid: int, committed_at: datetime) -> datetime:
+        """The time of a transaction's revisions: its own, but on its side of every copy."""
         for each in [each for each in self.seen if commit_lsn >= each.until]:
             self.seen.remove(each)
-            self.floor = max(self.floor, each.at)
-        return max([self.floor, *(each.at for each in self.seen if not each.shows(xid))])
+            self.floor = max(self.floor, each.unseen_at)
+        at = max(committed_at, self.floor)
+        for each in self.seen:
+            at = min(at, each.at) if each.shows(xid) else max(at, each.unseen_at)
+        return at

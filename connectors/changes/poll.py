@@ -5,7 +5,7 @@ Finding changed rows by asking for them, where a database allows no logical deco
                     still runs has ended, so what stands below is complete for ever: nothing is lost, whatever the order
                     of commits. A transaction that stays open holds the whole table back, and that shows.
     closed_window   a column that says when the row was changed. A window is closed `delay_s` after its end, and not
-                    before every transaction that we see running has begun after it. What this can lose is in `LOSES`.
+                    before every transaction that we see running has begun after it. What this can lose: `option.LOSES`.
 
 Never `id > last`: ids are given before commits, and whoever asks in between loses the later commits of lower ids.
 """
@@ -19,21 +19,16 @@ from typing import Any
 
 from connectors.changes.catalog import TIMESTAMPTZ, XID8, TableFacts
 from connectors.changes.identifier import quoted
-from connectors.changes.option import Mode
-from connectors.changes.pace import Pace, Pacemaker, arrived, pending
+from connectors.changes.option import Mode, PollOptions
+from connectors.changes.pace import Pacemaker, arrived, pending
 from connectors.changes.place import Origin, origin_in
 from connectors.changes.rows import Dated, Gathered, RowReader
 from connectors.changes.session import Session
-from connectors.changes.tablecopy import after_key, position_of
+from connectors.changes.tablecopy import after_key, in_order, position_of
 from connectors.ports import Clock
 from connectors.source import Batch, Cursor, Revision, SourceRecord
 from schemas.errors import SourceMisconfigured
 
-LOSES = (
-    "rows whose transaction stayed open for longer than `delay_s` after it set the column, where the role may not see "
-    "others' transactions (grant it pg_read_all_stats), or was prepared; rows whose column is set to a past instant; "
-    "rows whose column is not set when they change; deletions"
-)
 WATERMARK_SQL = "ALTER TABLE {table} ADD COLUMN {column} xid8 NOT NULL DEFAULT pg_current_xact_id();"
 INDEX_SQL = "CREATE INDEX ON {table} ({columns});"
 
@@ -50,17 +45,6 @@ SELECT least(closed, (SELECT min(xact_start) {_RUNNING}))::text, closed
 _WINDOW_HOLDER = f"SELECT pid {_RUNNING} AND xact_start <= $1::text::timestamptz ORDER BY xact_start LIMIT 1"
 PAGE_ROWS = 500  # a row may be large
 _NAMED_AFTER_S = 10.0  # before that, somebody holding it back is everyday life
-
-
-@dataclass(frozen=True, slots=True)
-class PollOptions:
-    """Of one table. `column` is the mode's."""
-
-    mode: Mode
-    column: str
-    delay_s: float
-    is_from_start: bool
-    pace: Pace
 
 
 @dataclass(slots=True)
@@ -204,16 +188,15 @@ class Poll:
         """The statement that gives the next rows, and its arguments."""
         column, type_ = self._options.column, "xid8" if self._is_watermark else "timestamptz"
         names = [column, *self._table.key]
-        order = ", ".join(quoted(name) for name in names)
         # a mark without a key is one before any row of that value
         after = (
             after_key(names, [type_, *self._table.key_types], first=2)
             if mark.key
-            else f"{quoted(column)} >= $2::text::{type_}"
+            else f"t.{quoted(column)} >= $2::text::{type_}"
         )
         statement = (
-            f"SELECT {quoted(column)}::text, {self._table.selected} FROM {self._table.name.sql} "  # noqa: S608 quoted
-            f"WHERE {quoted(column)} < $1::text::{type_} AND {after} ORDER BY {order} LIMIT {PAGE_ROWS}"
+            f"SELECT {quoted(column)}::text, {self._table.selected} FROM {self._table.name.sql} AS t "  # noqa: S608 quoted
+            f"WHERE t.{quoted(column)} < $1::text::{type_} AND {after} ORDER BY {in_order(names)} LIMIT {PAGE_ROWS}"
         )
         return statement, (end, mark.value, *mark.key)
 

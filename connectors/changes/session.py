@@ -10,12 +10,11 @@ from __future__ import annotations
 import contextlib
 import ssl
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 import asyncpg
 
+from connectors.changes.server import Server, Tls
 from connectors.context import SourceContext
 from schemas.errors import (
     ChangesLost,
@@ -33,36 +32,6 @@ _SINCE_14 = 140_000
 _LOCK_MS = 10_000
 _GRACE_S = 5.0  # the server's own timeout comes first, and says more
 _CLOSE_S = 5.0
-
-
-class Tls(StrEnum):
-    """How much the connection's encryption proves. The words are libpq's."""
-
-    DISABLE = "disable"  # none: for loopback and networks that are private to the two
-    REQUIRE = "require"  # encrypted, with whoever answers
-    VERIFY_CA = "verify-ca"  # the other side has a certificate of a known authority
-    VERIFY_FULL = "verify-full"  # and the certificate names the host
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """Where the database is, and who we are there. `password` and `ca` are references to secrets."""
-
-    host: str
-    port: int
-    database: str
-    user: str
-    password: str = ""
-    tls: Tls = Tls.VERIFY_FULL
-    ca: str = ""
-    allow_networks: Sequence[str] = ()
-    connect_s: float = 10.0
-    answer_s: float = 300.0
-
-    @property
-    def shown(self) -> str:
-        """As operators read it."""
-        return f"{self.host}:{self.port}/{self.database}"
 
 
 class Session:

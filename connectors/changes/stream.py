@@ -94,7 +94,14 @@ class Stream:
                 place.copied.append(str(table))
             if str(table) not in place.copied:
                 facts = self._readers.facts_of(str(table))
-                copied = copy(self._session, place, facts, self._readers.of_table(facts))
+                copied = copy(
+                    self._session,
+                    place,
+                    facts,
+                    self._readers.of_table(facts),
+                    clock=self._clock,
+                    checkpoint_s=self._options.checkpoint_s,
+                )
                 async with contextlib.aclosing(copied) as batches:
                     async for batch in batches:
                         yield batch

@@ -13,10 +13,11 @@ from uuid import UUID
 import asyncpg
 
 from connectors import postgres_changes
+from connectors.changes.config import PostgresChangesConfig
+from connectors.changes.source import PostgresChangesSource
 from connectors.clock import SystemClock
 from connectors.context import SourceContext
 from connectors.envelope import Connector
-from connectors.postgres_changes import PostgresChangesConfig, PostgresChangesSource
 from connectors.runner import Runner
 from connectors.secret import GivenSecrets
 from connectors.source import Batch, Cursor, Task

@@ -54,19 +54,26 @@ def test_so_it_does_when_the_low_bits_of_transaction_ids_have_come_round() -> No
     assert shown == [epoch - 4, epoch - 3, epoch - 2, epoch, epoch + 2]
 
 
-def test_a_change_that_a_copy_lacks_is_not_dated_before_it() -> None:
-    place = Place(ORIGIN, "till", 0, seen=[Seen("100:105:101", 50, T1)])
+def test_changes_stay_on_their_side_of_a_copy_whatever_the_clocks_say() -> None:
+    seen = Seen("100:105:101", 50, T1)
+    place = Place(ORIGIN, "till", 0, seen=[seen])
+    early, late = T1 - timedelta(hours=1), T1 + timedelta(hours=1)
 
-    assert place.newer_than_copies(40, xid=102) == EPOCH  # the copy has it: its own time holds
-    assert place.newer_than_copies(41, xid=101) == T1  # in commit when the copy was taken
-    assert place.newer_than_copies(60, xid=106) == T1
-    assert (place.seen, place.floor) == ([], T1)
+    assert place.dated(40, 102, early) == early
+    assert place.dated(41, 102, late) == T1  # the database's clock is ahead
+    assert T1 < seen.copied_at < place.dated(42, 101, early)  # in commit when the copy was taken
+    assert place.dated(43, 101, late) == late
+    assert place.dated(60, 106, early) == seen.unseen_at  # its clock is behind
+    assert place.dated(61, 107, late) == late
+    assert (place.seen, place.floor) == ([], seen.unseen_at)
 
 
-def test_of_two_copies_the_later_one_that_lacks_a_change_decides() -> None:
-    place = Place(ORIGIN, "till", 0, seen=[Seen("100:105:", 50, T1), Seen("110:110:", 90, T2)])
+def test_between_two_copies_a_change_is_after_the_first_and_before_the_second() -> None:
+    first, second = Seen("100:105:", 50, T1), Seen("110:110:", 90, T2)
+    place = Place(ORIGIN, "till", 0, seen=[first, second])
 
-    assert place.newer_than_copies(60, xid=107) == T1
-    assert place.newer_than_copies(70, xid=111) == T2
-    assert place.newer_than_copies(95, xid=112) == T2
+    assert place.dated(60, 107, T1 - timedelta(hours=1)) == first.unseen_at
+    assert place.dated(65, 108, T2 + timedelta(hours=1)) == T2
+    assert place.dated(70, 111, T1) == second.unseen_at
+    assert place.dated(95, 112, T1) == second.unseen_at
     assert place.seen == []
