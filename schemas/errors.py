@@ -17,6 +17,7 @@ The error tree. A class exists where the pipeline does something different; the 
     ├── SinkError
     │   ├── SinkUnavailable   retry    connection, deadlock, exhaustion, shutdown, read-only after a failover
     │   ├── SinkRefused       reject   the data cannot be stored: bisect down to the record
+    │   ├── EventIdReused     reject   it names the records whose ids are other records' already
     │   ├── SinkUnclear       reject   an error nobody classified: bisect, reject only where the neighbours pass
     │   └── SinkMisconfigured pause    missing table or column, no permission, wrong password
     ├── Fenced                pause    a newer owner has taken over: stop writing
@@ -32,7 +33,7 @@ Any other exception is a bug, and its disposition is *crash*: the process ends w
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 
 
@@ -203,6 +204,25 @@ class SinkRefused(SinkError):
     code = "sink_refused"
     disposition = Disposition.REJECT
     hint = "look at the dead letter's raw bytes; correct the record at its source"
+
+
+class EventIdReused(SinkError):
+    """
+    Event ids of these records stand for other records already. Disposition: reject, each of them.
+
+    `offsets` are the records'; there may be more, which the next try finds. Nothing of the call was stored.
+    """
+
+    code = "event_id_reused"
+    disposition = Disposition.REJECT
+    hint = (
+        "an event id stands for one record for ever: find the client that gave it twice, or the source whose options"
+        " changed; redriving the letter brings the record in under an id of its own"
+    )
+
+    def __init__(self, offsets: Iterable[int]) -> None:
+        self.offsets = frozenset(offsets)
+        super().__init__("the event id stands for another record already")
 
 
 class SinkUnclear(SinkError):

@@ -42,15 +42,44 @@ class Record(Struct, frozen=True):
     offset: int
 
 
+def facts(payment: Payment) -> tuple[object, ...]:
+    """
+    What a record says of a payment: two records of one event id are the same if these are equal.
+
+    Who read it, when and where is no part of it; neither is `raw`, because an API may spell one fact differently each
+    time it is asked.
+    """
+    return (
+        payment.provider,
+        payment.type,
+        payment.reference,
+        payment.parent_reference,
+        payment.status,
+        payment.amount,
+        payment.asset,
+        payment.scheme,
+        payment.effective_at,
+    )
+
+
+NOT_DECODED = bytes(16)  # the content of a record that died before anybody knew what it says
+
+
 @dataclass(frozen=True, slots=True)
 class Dead:
-    """One record whose letter is durable in the dead-letter topic; the sink counts it, once per (run, event id)."""
+    """
+    One record whose letter is durable in the dead-letter topic.
+
+    The sink counts it once per (run, event id, content), and one that was not decoded only where its (run, event id)
+    has no outcome yet.
+    """
 
     event_id: str
     run_id: UUID
     offset: int
     letter_id: str
     reason: str
+    content: bytes = NOT_DECODED
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +134,9 @@ class Sink(Protocol):
     Where events become payments.
 
     Every method raises SinkUnavailable (retry), SinkRefused (reject: some record cannot be stored), SinkUnclear
-    (reject, with care) or SinkMisconfigured (pause), and nothing else. After an error nothing of the call is stored,
-    or, if the connection broke at the commit, all of it: calling again is always safe.
+    (reject, with care), EventIdReused (reject: the records it names) or SinkMisconfigured (pause), and nothing else.
+    After an error nothing of the call is stored, or, if the connection broke at the commit, all of it: calling again is
+    always safe.
     """
 
     def preparation(self) -> Preparation:
@@ -128,6 +158,6 @@ class Sink(Protocol):
         """The next offset to read of each partition, as the store holds it; a partition it never saw is absent."""
         ...
 
-    async def is_counted(self, run_id: UUID, event_id: str) -> bool:
-        """Whether this pair has an outcome already, so that a record that went through is not dead-lettered later."""
+    async def is_counted(self, place: Place, record: Record) -> bool:
+        """Whether this record has an outcome already, so that one that went through is not dead-lettered later."""
         ...

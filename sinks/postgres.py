@@ -12,10 +12,9 @@ import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
-from uuid import UUID
 
-from schemas.errors import SinkRefused, SinkUnavailable
-from schemas.identity import event_digest
+from schemas.errors import EventIdReused, SinkRefused, SinkUnavailable
+from schemas.identity import content_hash, event_digest
 from sinks.base import Applied, Dead, Place, Record
 from sinks.pool import DEFAULT_TIMEOUTS, Connection, Pool, Timeouts, close_pool, connection, open_pool
 from sinks.prepared import Preparation, Prepared, fast_uuid, prepare
@@ -107,10 +106,12 @@ class PostgresSink:
         async with connection(self.pool, timeouts=self.timeouts) as held:
             return {row[0]: row[1] for row in await held.fetch(self._sql["next_offsets"], topic)}
 
-    async def is_counted(self, run_id: UUID, event_id: str) -> bool:
+    async def is_counted(self, place: Place, record: Record) -> bool:
         """As the protocol says."""
+        which = (fast_uuid(event_digest(record.event_id)), record.run_id, fast_uuid(content_hash(record.payment)))
+        where = (place.topic, place.partition, record.offset)
         async with connection(self.pool, timeouts=self.timeouts) as held:
-            return bool(await held.fetchval(self._sql["is_counted"], fast_uuid(event_digest(event_id)), run_id))
+            return bool(await held.fetchval(self._sql["is_counted"], *which, *where))
 
     @asynccontextmanager
     async def locked(self, place: Place) -> AsyncIterator[Connection]:
@@ -133,6 +134,7 @@ class PostgresSink:
         self, place: Place, prepared: Prepared, next_offset: int | None, statement: str
     ) -> Applied | None:
         applied = duplicate = dead = stale = 0
+        reused: Sequence[int] = ()
         where = (place.topic, place.partition, next_offset)
         async with self.locked(place) as held:
             for wave in prepared.waves:
@@ -140,14 +142,20 @@ class PostgresSink:
                 if row["unseen"] or await self._missed_some(held, row):
                     await held.execute("ROLLBACK")
                     return None
+                if reused := row["reused"]:
+                    await held.execute("ROLLBACK")
+                    break
                 applied += row["applied"]
                 duplicate += row["duplicate"]
                 stale += row["stale"]
-            if prepared.dead is not None:
-                dead = (await held.fetchrow(self._sql["count_dead"], *where, *prepared.dead))["dead"]
-            if not prepared.waves and prepared.dead is None and next_offset is not None:
-                await held.execute(self._sql["advance_offset"], *where)
-            await held.execute("COMMIT")
+            else:
+                if prepared.dead is not None:
+                    dead = (await held.fetchrow(self._sql["count_dead"], *where, *prepared.dead))["dead"]
+                if not prepared.waves and prepared.dead is None and next_offset is not None:
+                    await held.execute(self._sql["advance_offset"], *where)
+                await held.execute("COMMIT")
+        if reused:  # told outside, so that the connection stays
+            raise EventIdReused(reused)
         sent = prepared.records + prepared.dead_records
         return Applied(
             applied=applied, duplicate=duplicate, dead=dead, redelivered=sent - applied - duplicate - dead, stale=stale

@@ -17,7 +17,7 @@ from schemas.identity import event_digest, payment_digests
 from schemas.payment import MEANINGS
 from sinks import arrays
 from sinks.arrays import BIGINTS, INSTANTS, INTEGERS, SMALLINTS, TEXTS, UUIDS, ArrayType, Body
-from sinks.base import Dead, Place, Record
+from sinks.base import Dead, Place, Record, facts
 
 # asyncpg's own UUID, made from bytes and encoded without a detour over text.
 fast_uuid = pgproto.UUID
@@ -89,7 +89,7 @@ class Prepared:
     Records and dead ones, ready to be sent.
 
     `waves` are applied one after the other in one transaction: an event id stands at most once in each, and only one
-    that several runs published within this slice needs a second.
+    that came from several runs, or for several records, within this slice needs a second.
     """
 
     waves: tuple[Wave, ...]
@@ -114,18 +114,18 @@ class Preparation:
     def __init__(self) -> None:
         self._ready = Ready()
         self._makers = [_Maker()]
-        self._first_run: dict[bytes, UUID] = {}
-        self._runs: dict[bytes, list[UUID]] = {}  # of event ids that came more than once
+        self._first: dict[bytes, Record] = {}
+        self._several: dict[bytes, list[Record]] = {}  # of event ids that came more than once
 
     def add(self, records: Sequence[Record]) -> None:
         """Records that follow those before: their digests."""
-        first_run, first_wave = self._first_run, self._makers[0].add
+        first, first_wave = self._first, self._makers[0].add
         for record in records:
             digest = event_digest(record.event_id)
-            if digest in first_run:
+            if digest in first:
                 self._add_again(record, digest)
             else:
-                first_run[digest] = record.run_id
+                first[digest] = record
                 first_wave(record, digest)
         self._ready += records
 
@@ -141,13 +141,14 @@ class Preparation:
         return self._ready
 
     def _add_again(self, record: Record, digest: bytes) -> None:
-        runs = self._runs.setdefault(digest, [self._first_run[digest]])
-        if record.run_id in runs:
-            return  # the same pair again: a redelivery counts nowhere
-        runs.append(record.run_id)
-        if len(self._makers) < len(runs):
+        several = self._several.setdefault(digest, [self._first[digest]])
+        said = facts(record.payment)
+        if any(record.run_id == other.run_id and said == facts(other.payment) for other in several):
+            return  # the same again: a redelivery counts nowhere
+        several.append(record)
+        if len(self._makers) < len(several):
             self._makers.append(_Maker())
-        self._makers[len(runs) - 1].add(record, digest)
+        self._makers[len(several) - 1].add(record, digest)
 
 
 def prepare(records: Sequence[Record], dead: Sequence[Dead] = ()) -> Prepared:
@@ -244,11 +245,12 @@ def storable(text: str) -> str:
 
 
 def _dead_columns(dead: Sequence[Dead]) -> tuple[Column, ...]:
-    once = list({(one.event_id, one.run_id): one for one in dead}.values())
+    once = list({(one.event_id, one.run_id, one.content): one for one in dead}.values())
     digests = [event_digest(one.event_id) for one in once]
     return (
         UUIDS.array([arrays.digests(digests)], len(once)),
         [one.run_id for one in once],
+        UUIDS.array([arrays.digests([one.content for one in once])], len(once)),
         [one.offset for one in once],
         [storable(one.event_id) for one in once],
         [storable(one.letter_id) for one in once],

@@ -147,7 +147,8 @@ stored AS (
 
 
 -- name: apply_records
--- The slice's one statement after the lock. Digests are unique within it. Returns one row of counts.
+-- The slice's one statement after the lock. Digests are unique within it. Returns one row of counts; where `reused` names
+-- offsets, their event ids stand for other records already, and the caller rolls back.
 -- Real tables are probed by `= ANY (array)` alone, and what is in memory is looked up by hashed subplans: the plan is the
 -- same for every size of table and slice (docs/decisions, "The sink's statement").
 WITH given AS (
@@ -162,11 +163,17 @@ WITH given AS (
            AS t (batch, facet, digest, payment, key, content, amount,
                  effective_at, log_offset, line, reference, parent_reference, event_id, position,
                  raw, high, low)
+), deaths AS (
+    SELECT digest, run, content, content = {not_decoded} AS unknown,
+           CASE WHEN topic = $1 AND log_partition = $2 THEN log_offset END AS log_offset
+      FROM {schema}.event_deaths
+     WHERE digest = ANY ($18)
 ), input AS (
     -- What was counted dead stays dead: a redrive comes under a run of its own.
     SELECT *
       FROM given
-     WHERE (digest, run) NOT IN (SELECT digest, run FROM {schema}.event_deaths WHERE digest = ANY ($18))
+     WHERE (digest, run, content) NOT IN (SELECT digest, run, content FROM deaths)
+       AND (digest, run) NOT IN (SELECT digest, run FROM deaths WHERE unknown)
 ), origins AS (
     INSERT INTO {schema}.event_origins (id, connector, source_object, path, topic, log_partition)
     SELECT id, connector, source_object, path, $1, $2
@@ -227,9 +234,30 @@ WITH given AS (
      WHERE arrival > 0 AND (payment, key) NOT IN (SELECT payment, key FROM known)
      ORDER BY payment, key, arrival
 ), other AS (
-    SELECT digest, run, log_offset FROM input WHERE digest NOT IN (SELECT digest FROM inserted)
+    SELECT digest, run, log_offset, content, payment, reference, parent_reference, ({statuses})[meaning] AS status, amount,
+           asset, scheme, effective_at
+      FROM input
+     WHERE digest NOT IN (SELECT digest FROM inserted)
 ), standing AS (
-    SELECT digest, run FROM {schema}.payment_events WHERE digest = ANY (ARRAY (SELECT digest FROM other))
+    SELECT digest, run, content, payment, reference, parent_reference, status, amount, asset, scheme, effective_at
+      FROM {schema}.payment_events
+     WHERE digest = ANY (ARRAY (SELECT digest FROM other))
+), reused AS (
+    -- The id is known, and stands for other facts of a payment (`facts` in sinks/base.py).
+    SELECT o.log_offset
+      FROM other o JOIN standing s ON s.digest = o.digest
+     WHERE s.content <> o.content
+       AND (s.payment, s.reference, s.parent_reference, s.status, s.amount, s.asset, s.scheme, s.effective_at)
+           IS DISTINCT FROM
+           (o.payment, o.reference, o.parent_reference, o.status, o.amount, o.asset, o.scheme, o.effective_at)
+    UNION ALL
+    -- Or a record that nobody could decode died under it, elsewhere: this one is not that one.
+    SELECT g.log_offset
+      FROM unnest($16::smallint[], $18::uuid[], $21::uuid[], $24::bigint[]) AS g (batch, digest, content, log_offset)
+      JOIN deaths d ON d.digest = g.digest AND d.run = ($7::uuid[])[g.batch]
+     WHERE d.unknown
+       AND d.log_offset IS DISTINCT FROM g.log_offset
+       AND (g.digest, d.run, g.content) NOT IN (SELECT digest, run, content FROM deaths)
 ), repeated AS (
     INSERT INTO {schema}.event_repeats (digest, run, log_offset, log_partition, topic)
     SELECT o.digest, o.run, o.log_offset, $2, $1
@@ -283,6 +311,7 @@ SELECT (SELECT coalesce(sum(events), 0) FROM outcomes WHERE outcome = 'applied')
                         ELSE best_undated / 1000 = place AND coalesce(best_dated % 1000 < rank, true) END) AS stale,
        -- Inserted by another partition's transaction after our snapshot: the caller starts again.
        (SELECT count(*) FROM other WHERE digest NOT IN (SELECT digest FROM standing)) AS unseen,
+       ARRAY (SELECT log_offset FROM reused) AS reused,
        -- What was folded over; `count_events` tells whether that was all.
        ARRAY (SELECT payment FROM folded) AS payments,
        (SELECT count(*) FROM event_rows) AS folded;
@@ -309,24 +338,32 @@ replace(replace(replace(encode(convert_to('{"provider":' || to_json(provider) ||
 
 
 -- name: count_dead
--- Records whose letters are durable, each once per (run, event id), and only where that pair has no outcome yet.
+-- Records whose letters are durable, each once per (run, event id, content); one that was not decoded only where its pair
+-- has no outcome yet.
 WITH input AS (
     SELECT *
-      FROM unnest($4::uuid[], $5::uuid[], $6::bigint[], $7::text[], $8::text[], $9::text[], $10::bigint[], $11::bigint[])
-           AS given (digest, run, log_offset, event_id, letter_id, reason, high, low)
+      FROM unnest($4::uuid[], $5::uuid[], $6::uuid[], $7::bigint[], $8::text[], $9::text[], $10::text[], $11::bigint[],
+                  $12::bigint[])
+           AS given (digest, run, content, log_offset, event_id, letter_id, reason, high, low)
+), counted AS (
+    SELECT digest, run, content FROM {schema}.payment_events WHERE digest = ANY ($4)
+    UNION ALL
+    SELECT r.digest, r.run, e.content
+      FROM {schema}.event_repeats r JOIN {schema}.payment_events e ON e.digest = r.digest
+     WHERE r.digest = ANY ($4) AND e.digest = ANY ($4)
 ), died AS (
-    INSERT INTO {schema}.event_deaths (digest, run, log_offset, log_partition, topic, event_id, letter_id, reason)
-    SELECT digest, run, log_offset, $2, $1, event_id, letter_id, reason
+    INSERT INTO {schema}.event_deaths (digest, run, content, log_offset, log_partition, topic, event_id, letter_id, reason)
+    SELECT digest, run, content, log_offset, $2, $1, event_id, letter_id, reason
       FROM input
-     WHERE (digest, run) NOT IN (SELECT digest, run FROM {schema}.payment_events WHERE digest = ANY ($4))
-       AND (digest, run) NOT IN (SELECT digest, run FROM {schema}.event_repeats WHERE digest = ANY ($4))
+     WHERE (digest, run, content) NOT IN (SELECT digest, run, content FROM counted)
+       AND (content <> {not_decoded} OR (digest, run) NOT IN (SELECT digest, run FROM counted))
        AND run NOT IN (SELECT run FROM {schema}.pruned_repeats WHERE run = ANY ($5))
-        ON CONFLICT (digest, run) DO NOTHING
-    RETURNING digest, run
+        ON CONFLICT (digest, run, content) DO NOTHING
+    RETURNING digest, run, content
 ), outcomes AS (
     SELECT d.run, count(*) AS events, sum(g.high) AS high, sum(g.low) AS low,
            count(*) FILTER (WHERE g.low < 0) AS negative
-      FROM died d JOIN input g ON g.digest = d.digest AND g.run = d.run
+      FROM died d JOIN input g ON g.digest = d.digest AND g.run = d.run AND g.content = d.content
      GROUP BY d.run
 ), ledger AS (
     INSERT INTO {schema}.run_ledger AS l (run, log_partition, topic, outcome, events, digest_sum)
@@ -360,7 +397,19 @@ SELECT log_partition, next_offset FROM {schema}.sink_offsets WHERE topic = $1;
 
 
 -- name: is_counted
-SELECT EXISTS (SELECT FROM {schema}.payment_events WHERE digest = $1 AND run = $2)
-    OR EXISTS (SELECT FROM {schema}.event_repeats WHERE digest = $1 AND run = $2)
-    OR EXISTS (SELECT FROM {schema}.pruned_repeats WHERE run = $2)
-    OR EXISTS (SELECT FROM {schema}.event_deaths WHERE digest = $1 AND run = $2) AS counted;
+-- Whether the record with digest `$1`, run `$2` and content `$3`, at `$4`/`$5`/`$6`, has an outcome.
+SELECT EXISTS (SELECT
+                 FROM {schema}.payment_events e
+                WHERE e.digest = $1 AND e.content = $3
+                  AND (e.run = $2 OR EXISTS (SELECT FROM {schema}.event_repeats WHERE digest = $1 AND run = $2)
+                                OR EXISTS (SELECT FROM {schema}.pruned_repeats WHERE run = $2)))
+    OR EXISTS (SELECT
+                 FROM {schema}.event_deaths
+                WHERE digest = $1 AND run = $2
+                  AND (content = $3 OR (content = {not_decoded}
+                                        AND topic = $4 AND log_partition = $5 AND log_offset = $6))) AS counted;
+
+
+-- name: not_decoded
+-- The content of what died before anybody knew what it says.
+'00000000-0000-0000-0000-000000000000'::uuid

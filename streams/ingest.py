@@ -9,7 +9,8 @@ the process.
     decode ─┬─ poison ──────────────────────────▶ letter (acked) ─┐
             └─ records ─▶ one transaction ─┬─ stored ─────────────┴─▶ counted, next offset moves in the same transaction
                                            ├─ unavailable, misconfigured: hold, try the same again, for ever
-                                           └─ refused: halve until the record stands alone ─▶ letter
+                                           ├─ refused: halve until the record stands alone ─▶ letter
+                                           └─ event id of another record ─▶ letter, the rest again
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from schemas import metric
 from schemas.codec import HEADER_ATTEMPT, HEADER_EVENT, HEADER_RUN, decode_payment_event
 from schemas.errors import (
     DeadLetterUnavailable,
+    EventIdReused,
     RecordRejected,
     SinkError,
     SinkMisconfigured,
@@ -41,11 +43,11 @@ from schemas.errors import (
 )
 from schemas.event import MAX_EVENT_ID
 from schemas.failpoint import failpoint
-from schemas.identity import foreign_id
+from schemas.identity import content_hash, foreign_id
 from schemas.letter import DeadLetter, Stage, payload, sink_letter_id
 from schemas.metric import Meter
 from schemas.topic import LETTER_MAX_BYTES
-from sinks.base import EXTERNAL_RUN, Applied, Dead, Place, Preparation, Record, Sink
+from sinks.base import EXTERNAL_RUN, NOT_DECODED, Applied, Dead, Place, Preparation, Record, Sink
 from streams.backoff import Backoff
 from streams.breaker import Breaker
 from streams.slice import Slice
@@ -237,6 +239,7 @@ class _Application:
         self.prepared = prepared
         self.breaker = ingest.breaker(prepared.place)
         self.total = Applied()
+        self.deaths = 0  # of records that decode
         self._raw = {raw.offset: raw for raw in prepared.raw} if prepared.poisoned else None
 
     async def all(self) -> None:
@@ -260,7 +263,7 @@ class _Application:
         dead = await self._bury([self._poison_letter(item) for item in poison], poison) if poison else []
         await self._store(records, dead, next_offset)  # type: ignore[arg-type]  # filtered above
         if not self.prepared.poisoned:
-            self.breaker.passed(len(records))
+            self.breaker.passed(len(records) - self.deaths)
 
     async def _store(self, records: Sequence[Record], dead: Sequence[Dead], next_offset: int) -> None:
         """One transaction, tried until it goes through; taken apart where the data is at fault."""
@@ -275,6 +278,9 @@ class _Application:
                 await self._held(exc, Hold.DATABASE, backoff)
             except SinkMisconfigured as exc:
                 await self._held(exc, Hold.CONFIGURATION, backoff)
+            except EventIdReused as exc:
+                dead = [*dead, *await self._bury_reused([each for each in records if each.offset in exc.offsets], exc)]
+                records = [each for each in records if each.offset not in exc.offsets]
             except SinkRefused as exc:
                 return await self._bisect(records, dead, next_offset, exc)
             except SinkUnclear as exc:
@@ -305,9 +311,26 @@ class _Application:
         if await self._is_counted(record):
             return await self._store([], dead, next_offset)
         await self._wait_for_breaker()
-        self.breaker.died(time.monotonic())
+        self._died()
         buried = await self._bury([self._refused_letter(record, exc)], [record])
         return await self._store([], [*dead, *buried], next_offset)
+
+    async def _bury_reused(self, records: Sequence[Record], exc: EventIdReused) -> list[Dead]:
+        """Letters for records whose event ids stand for others, as many at a time as the breaker lets die."""
+        dead: list[Dead] = []
+        pending: list[Record] = []
+        for record in records:
+            if self.breaker.is_open:
+                dead += await self._bury([self._refused_letter(each, exc) for each in pending], pending)
+                pending = []
+                await self._wait_for_breaker()
+            self._died()
+            pending.append(record)
+        return dead + await self._bury([self._refused_letter(each, exc) for each in pending], pending)
+
+    def _died(self) -> None:
+        self.deaths += 1
+        self.breaker.died(time.monotonic())
 
     async def _neighbour_passes(self, records: Sequence[Record]) -> bool:
         """
@@ -333,7 +356,7 @@ class _Application:
         backoff = Backoff()
         while True:
             try:
-                return await self.ingest.sink.is_counted(record.run_id, record.event_id)
+                return await self.ingest.sink.is_counted(self.place, record)
             except SinkError as exc:
                 await self._held(exc, Hold.DATABASE, backoff)
 
@@ -363,7 +386,7 @@ class _Application:
                 },
             )
         return [
-            Dead(item.event_id, item.run_id, item.offset, letter.id, letter.reason)
+            Dead(item.event_id, item.run_id, item.offset, letter.id, letter.reason, _content(item))
             for item, letter in zip(items, letters, strict=True)
         ]
 
@@ -457,6 +480,10 @@ def _decoded(raw: ConsumerRecord[bytes | None, bytes | None]) -> Record | Poison
         return Poison(raw.offset, event_id or nameless_id(raw), run_id or EXTERNAL_RUN, raw, rejected)
     run = run_id or (event.lineage.run_id if event.lineage else EXTERNAL_RUN)
     return Record(event, payment, event_id or event.id, run, raw.offset)
+
+
+def _content(item: Record | Poison) -> bytes:
+    return content_hash(item.payment) if isinstance(item, Record) else NOT_DECODED
 
 
 def nameless_id(raw: ConsumerRecord[bytes | None, bytes | None]) -> str:

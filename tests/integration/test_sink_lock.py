@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from schemas.errors import SinkUnavailable
+from schemas.errors import EventIdReused, SinkUnavailable
 from sinks.base import Applied, Place
 from sinks.ledger import verify
 from sinks.migrate import migrate
@@ -114,18 +114,24 @@ async def test_partitions_do_not_wait_for_one_another(sink: PostgresSink) -> Non
     assert applied == Applied(applied=1)
 
 
-async def test_one_event_id_written_by_two_partitions_at_once_has_one_outcome_each(sink: PostgresSink) -> None:
-    """No producer of ours does that; another team's may."""
+@pytest.mark.parametrize("reference", ["a", "b"])
+async def test_one_event_id_written_by_two_partitions_at_once_has_one_outcome_each(
+    sink: PostgresSink, reference: str
+) -> None:
+    """No producer of ours does that; another team's may, for one record or for two."""
+    second = record("succeeded", reference=reference, event_id="e")
     async with sink.locked(PLACE) as held:
         prepared = sink.prepare([record("succeeded", reference="a", event_id="e")])
         await held.fetchrow(sink._sql["apply_records"], PLACE.topic, 0, 1, *prepared.waves[0].parameters(PLACE))
-        waiting = asyncio.create_task(
-            sink.apply(OTHER_PLACE, [record("succeeded", reference="b", event_id="e")], next_offset=1)
-        )
+        waiting = asyncio.create_task(sink.apply(OTHER_PLACE, [second], next_offset=1))
         await wait_for_a_waiter(sink)
         await held.execute("COMMIT")
 
-    assert await waiting == Applied(redelivered=1)
+    if reference == "a":
+        assert await waiting == Applied(redelivered=1)
+    else:
+        with pytest.raises(EventIdReused):
+            await waiting
     assert await verify(sink.pool) == []
 
 

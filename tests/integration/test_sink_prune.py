@@ -126,7 +126,7 @@ async def test_what_is_redelivered_of_a_pruned_run_counts_nowhere(sink: Postgres
     died = await sink.apply(PLACE, [], [Dead("e1", AGAIN, 3, "letter", "undecodable")], next_offset=3)
 
     assert (applied, died) == (Applied(redelivered=3), Applied(redelivered=1))
-    assert await sink.is_counted(AGAIN, "e1")
+    assert await sink.is_counted(PLACE, slice_of(AGAIN)[0])
     assert await verify(sink.pool) == []
 
 

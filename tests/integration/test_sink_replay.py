@@ -7,15 +7,17 @@ from uuid import UUID
 
 import pytest
 
-from sinks.base import Dead, Record
+from sinks.base import Dead, Place, Record
 from sinks.hash import table_hash
 from sinks.ledger import verify
 from sinks.migrate import migrate
 from sinks.postgres import PostgresSink
 from sinks.replay import Mended, compare, drop, leftovers, mend, refold, shadow
+from tests.integration.test_sink_conformance import dead_of
 from tests.model.history import PLACE, RUN, record
 
 LATER_RUN = UUID(int=2)
+RUNS = [RUN, LATER_RUN]
 DEAD = Dead("e5", RUN, 4, "letter", "invalid_amount")
 
 
@@ -66,6 +68,44 @@ async def test_a_replay_of_a_part_agrees_although_what_it_folds_is_not_the_whole
     live: PostgresSink, database: str
 ) -> None:
     assert await difference(live, database, log()[2:], start=2) == []
+
+
+@pytest.mark.parametrize("run", RUNS)
+async def test_a_replay_that_meets_the_records_of_one_event_id_in_another_order_finds_and_mends_nothing(
+    live: PostgresSink, database: str, run: UUID
+) -> None:
+    """They lie in two partitions, so which is first is nobody's promise; that one is stored and one dead, is."""
+    here = record("succeeded", 10, reference="010", event_id="twice", offset=6)
+    there = record("succeeded", 20, reference="020", event_id="twice", offset=0, run=run)
+    other_place = Place(PLACE.topic, 1)
+    await live.apply(PLACE, [here], next_offset=7)
+    await live.apply(other_place, [], [dead_of(there)], next_offset=1)
+    before, ledger = await table_hash(live.pool), await counts(live)
+
+    async with shadow(database, "test") as replayed:
+        await replayed.apply(other_place, [there], next_offset=1)
+        await replayed.apply(PLACE, log(), [DEAD, dead_of(here)], next_offset=7)
+        starts, ends = {0: 0, 1: 0}, {0: 7, 1: 1}
+        assert await compare(live.pool, replayed.schema, topic=PLACE.topic, starts=starts, ends=ends) == []
+        assert await mend(live, replayed.schema) == Mended()
+
+    assert await table_hash(live.pool) == before
+    assert await counts(live) == ledger
+    assert await verify(live.pool) == []
+
+
+async def test_deaths_under_known_event_ids_come_back_with_a_restored_database(
+    live: PostgresSink, database: str
+) -> None:
+    other = record("succeeded", 99, at=2, event_id="e2", offset=6)
+    ledger = await counts(live)
+    async with shadow(database, "test") as replayed:
+        await replayed.apply(PLACE, log(), [DEAD, dead_of(other)], next_offset=7)
+        mended_now = await mend(live, replayed.schema)
+
+    assert mended_now == Mended(deaths=1)
+    assert await counts(live) != ledger
+    assert await verify(live.pool) == []
 
 
 async def test_shadow_hashes_equal_the_live_ones_and_each_other(live: PostgresSink, database: str) -> None:

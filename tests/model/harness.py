@@ -45,6 +45,11 @@ class Harness:
             for row in rows
         }
 
+    def contents(self) -> dict[bytes, bytes]:
+        """Of each event row its digest and its content's."""
+        rows = self.run(self._fetch(f"SELECT digest, content FROM {self.sink.schema}.payment_events"))
+        return {row["digest"].bytes: row["content"].bytes for row in rows}
+
     async def _execute(self, sql: str) -> None:
         await self.sink.pool.execute(sql)
 

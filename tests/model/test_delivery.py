@@ -30,11 +30,12 @@ from hypothesis.stateful import (
 )
 from msgspec.structs import replace
 
-from schemas.codec import HEADER_EVENT, HEADER_RUN, decode_payment_event, encode_event
-from schemas.identity import digest_sum, event_digest
+from schemas.codec import HEADER_EVENT, HEADER_RUN, decode_event, decode_payment_event, encode_event
+from schemas.errors import EventIdReused, RecordRejected
+from schemas.identity import content_hash, digest_sum, event_digest
 from schemas.letter import DeadLetter
 from schemas.metric import NullMeter
-from sinks.base import Applied, Dead, Place, Preparation, Record
+from sinks.base import Applied, Dead, Place, Preparation, Record, facts
 from sinks.fold import PaymentState, event_row, fold
 from sinks.hash import TableHash, table_hash
 from sinks.ledger import verify
@@ -101,8 +102,8 @@ class Dying:
     async def next_offsets(self, topic: str) -> Mapping[int, int]:
         return await self._sink.next_offsets(topic)
 
-    async def is_counted(self, run_id: UUID, event_id: str) -> bool:
-        return await self._sink.is_counted(run_id, event_id)
+    async def is_counted(self, place: Place, record: Record) -> bool:
+        return await self._sink.is_counted(place, record)
 
 
 class Delivery(RuleBasedStateMachine):
@@ -141,6 +142,21 @@ class Delivery(RuleBasedStateMachine):
         if known:
             self._publish(replace(known[index % len(known)], run_id=run))
 
+    @precondition(lambda self: any(self.log))
+    @rule(index=st.integers(0, 10_000), one=records(runs=RUNS), about_the_same=st.booleans())
+    def give_an_event_id_twice(self, index: int, one: Record, about_the_same: bool) -> None:
+        """As another team's client might; a record about the same payment comes through the same partition."""
+        known = [message.record for part in self.log for message in part if message.record is not None]
+        if not known:
+            return
+        twin = known[index % len(known)]
+        if about_the_same:
+            payment = twin.payment.model_copy(update={"amount": 55})  # type: ignore[union-attr]  # a model, in tests
+            one = replace(twin, payment=payment, run_id=one.run_id)
+        event = twin.event if about_the_same else one.event
+        event = event.model_copy(update={"id": twin.event_id, "payment": one.payment})  # type: ignore[union-attr]
+        self._publish(replace(one, event=event, event_id=twin.event_id))
+
     @rule(
         kind=st.sampled_from(["garbage", "tombstone", "null key", "wrong key", "too late an order"]),
         run=st.sampled_from(RUNS),
@@ -169,12 +185,13 @@ class Delivery(RuleBasedStateMachine):
         letter = list(self.letters.published.values())[index % len(self.letters.published)]
         value = (letter.value_bytes() or b"").replace(b"%d" % 2**63, b"0")
         try:
-            event, payment = decode_payment_event(value)
-        except Exception:
+            event = decode_event(value)
+        except RecordRejected:
             return
+        assert event.payment is not None
         self.redriven += 1
         run = UUID(int=1_000 + self.redriven)
-        mended = Record(event, payment, f"{letter.id}/{self.redriven}", run, 0)
+        mended = Record(event, event.payment, f"{letter.id}/{self.redriven}", run, 0)
         self._append(event.foreign_id.encode(), value, mended.event_id, run, mended)
 
     # what a worker does
@@ -256,16 +273,40 @@ class Delivery(RuleBasedStateMachine):
 
     def _judge(self) -> TableHash:
         messages = [message for part in self.log for message in part]
-        assert self.harness.payments() == _states(messages)
-        assert self._ledger() == _published(messages)
-        assert self._outcomes() == _expected_outcomes(messages)
+        stored = self._stored(messages)
+        assert self.harness.payments() == _states(stored)
+        assert self._ledger() == _published(messages, stored)
+        assert self._outcomes() == _expected_outcomes(messages, stored)
         assert self.harness.run(verify(self.harness.sink.pool)) == []
         for message in messages:
             if message.record is None:
                 place = (message.raw.partition, message.raw.offset)
                 (letter,) = (one for one in self.letters.published.values() if (one.partition, one.offset) == place)
                 assert (letter.value_bytes(), letter.key_bytes()) == (message.raw.value, message.raw.key)
+        told = {
+            (one.run_id, one.event_id, content_hash(decode_payment_event(one.value_bytes())[1]))
+            for one in self.letters.published.values()
+            if one.reason == EventIdReused.code
+        }
+        assert {_outcome_key(message, stored) for message in messages if _is_reuse(message, stored)} <= told
         return self.harness.run(table_hash(self.harness.sink.pool))
+
+    def _stored(self, messages: Sequence[Message]) -> dict[bytes, Record]:
+        """Of each event id the record that it stands for: the first in the log, as far as the log has an order."""
+        found: dict[bytes, Record] = {}
+        several: defaultdict[bytes, list[Message]] = defaultdict(list)
+        contents = self.harness.contents()
+        for message in messages:
+            if message.record is not None:
+                row = event_row(message.record)
+                several[row.digest].append(message)
+                if contents[row.digest] == row.content:
+                    found.setdefault(row.digest, message.record)
+        assert found.keys() == several.keys() == contents.keys()
+        for digest, twins in several.items():
+            if len({message.raw.partition for message in twins}) == 1:
+                assert facts(found[digest].payment) == facts(twins[0].record.payment)  # type: ignore[union-attr]
+        return found
 
     def _ledger(self) -> dict[UUID, tuple[int, int]]:
         found: dict[UUID, tuple[int, int]] = {}
@@ -320,29 +361,41 @@ def _id_of(value: bytes | None) -> str | None:
     return event.id
 
 
-def _states(messages: Sequence[Message]) -> dict[bytes, PaymentState]:
+def _is_reuse(message: Message, stored: Mapping[bytes, Record]) -> bool:
+    """Whether its event id stands for another record."""
+    if message.record is None:
+        return False
+    return facts(message.record.payment) != facts(stored[event_digest(message.record.event_id)].payment)
+
+
+def _outcome_key(message: Message, stored: Mapping[bytes, Record]) -> tuple[UUID, str, bytes]:
+    """What has exactly one outcome: a run's event; of an id that stands for another record, each content."""
+    reused = message.record is not None and _is_reuse(message, stored)
+    return (*message.pair, content_hash(message.record.payment) if reused else b"")  # type: ignore[union-attr]
+
+
+def _states(stored: Mapping[bytes, Record]) -> dict[bytes, PaymentState]:
     """The payments that the events in the log come to, by the fold in Python."""
-    rows = {row.digest: row for message in messages if message.record for row in [event_row(message.record)]}
     of_payment: defaultdict[bytes, list[Any]] = defaultdict(list)
-    for row in rows.values():
+    for row in map(event_row, stored.values()):
         of_payment[row.payment].append(row)
     return {payment: fold(events) for payment, events in of_payment.items()}
 
 
-def _published(messages: Sequence[Message]) -> dict[UUID, tuple[int, int]]:
-    """How many events each run published, and the sum of their digests: each (run, event id) once."""
+def _published(messages: Sequence[Message], stored: Mapping[bytes, Record]) -> dict[UUID, tuple[int, int]]:
+    """How many events each run published, and the sum of their digests."""
     found: dict[UUID, tuple[int, int]] = {}
-    for run, event_id in {message.pair for message in messages}:
+    for run, event_id, _ in {_outcome_key(message, stored) for message in messages}:
         events, total = found.get(run, (0, 0))
         found[run] = (events + 1, digest_sum([event_digest(event_id)], total))
     return found
 
 
-def _expected_outcomes(messages: Sequence[Message]) -> dict[str, int]:
-    pairs = {message.pair: message.record for message in messages}
-    rows = [event_row(one) for one in pairs.values() if one is not None]
-    applied, dead = len({(row.payment, row.key) for row in rows}), sum(one is None for one in pairs.values())
-    expected = {"applied": applied, "duplicate": len(pairs) - applied - dead, "dead": dead}
+def _expected_outcomes(messages: Sequence[Message], stored: Mapping[bytes, Record]) -> dict[str, int]:
+    died = {_outcome_key(message, stored): message.record is None or _is_reuse(message, stored) for message in messages}
+    applied = len({(row.payment, row.key) for row in map(event_row, stored.values())})
+    dead = sum(died.values())
+    expected = {"applied": applied, "duplicate": len(died) - applied - dead, "dead": dead}
     return {outcome: events for outcome, events in expected.items() if events}
 
 

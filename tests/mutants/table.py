@@ -14,6 +14,7 @@ UNIT = "tests/unit/"
 INTEGRATION = "tests/integration/"
 CONFORMANCE = INTEGRATION + "test_sink_conformance.py::TestPostgresSink::"
 
+MODEL = "tests/model/test_delivery.py"
 KILLS = FAULTS + "test_kill.py::test_ten_kills_at_the_worst_moments_lose_nothing_and_double_nothing"
 ZOMBIE = FAULTS + (
     "test_group.py::test_a_worker_frozen_in_a_transaction_is_succeeded_and_its_late_commits_change_nothing"
@@ -117,9 +118,27 @@ MUTANTS = (
     Mutant(
         "a dead record counts again",
         "sinks/queries.sql",
-        "ON CONFLICT (digest, run) DO NOTHING\n    RETURNING digest, run\n",
-        "ON CONFLICT (digest, run) DO UPDATE SET reason = excluded.reason\n    RETURNING digest, run\n",
+        "ON CONFLICT (digest, run, content) DO NOTHING\n    RETURNING digest, run, content\n",
+        "ON CONFLICT (digest, run, content) DO UPDATE SET reason = excluded.reason\n"
+        "    RETURNING digest, run, content\n",
         (CONFORMANCE + "test_a_dead_record_counts_once_in_its_run", KILLS),
+    ),
+    Mutant(
+        "another record under a known event id is taken for the same",
+        "sinks/queries.sql",
+        "     WHERE s.content <> o.content\n",
+        "     WHERE false\n",
+        (
+            CONFORMANCE + "test_another_record_under_a_known_event_id_is_named_and_nothing_of_its_slice_is_stored",
+            MODEL,
+        ),
+    ),
+    Mutant(
+        "another record under the event id of its slice is taken for the same",
+        "sinks/prepared.py",
+        "record.run_id == other.run_id and said == facts(other.payment)",
+        "record.run_id == other.run_id",
+        (CONFORMANCE + "test_of_two_records_of_one_event_id_in_a_slice_the_second_is_named",),
     ),
     # What dies, and what does not.
     Mutant(

@@ -17,7 +17,9 @@ from schemas.identity import foreign_id
 from schemas.letter import DeadLetter
 from schemas.metric import Metric, NullMeter
 from schemas.payment import PaymentPayload, PaymentType, Status
-from sinks.base import EXTERNAL_RUN, Applied, AsTheyAre, Dead, Place, Preparation, Record
+from sinks.base import EXTERNAL_RUN, Applied, AsTheyAre, Dead, Place, Preparation, Record, Sink
+from sinks.memory import MemorySink
+from streams.breaker import DEATHS_IN_A_ROW
 from streams.ingest import PIECE_EVENTS, Hold, Ingest, Poison, nameless_id
 from streams.slice import Slice
 from tillstream.embedded.process import holds
@@ -36,7 +38,7 @@ class RecordingSink:
         self.dead: list[Dead] = []
         self.next_offset = 0
         self.calls = 0
-        self.counted: set[tuple[UUID, str]] = set()
+        self.counted: set[str] = set()
 
     def preparation(self) -> Preparation:
         return AsTheyAre()
@@ -57,8 +59,8 @@ class RecordingSink:
     async def next_offsets(self, topic: str) -> Mapping[int, int]:
         return {0: self.next_offset}
 
-    async def is_counted(self, run_id: UUID, event_id: str) -> bool:
-        return (run_id, event_id) in self.counted
+    async def is_counted(self, place: Place, record: Record) -> bool:
+        return record.event_id in self.counted
 
 
 class LetterPile:
@@ -100,7 +102,7 @@ def raw(
     return ConsumerRecord(TOPIC, 0, offset, 1_736_500_000_000, 0, key, value, None, 0, 0, tuple(headers))
 
 
-def good(offset: int, reference: str | None = None) -> ConsumerRecord:
+def good(offset: int, reference: str | None = None, event_id: str | None = None) -> ConsumerRecord:
     payment = PaymentPayload(
         provider="example",
         reference=reference or f"P{offset}",
@@ -111,7 +113,7 @@ def good(offset: int, reference: str | None = None) -> ConsumerRecord:
     )
     key = foreign_id("example", payment.reference)
     event = ConnectorEvent(
-        id=f"e{offset}",
+        id=event_id or f"e{offset}",
         foreign_id=key,
         type="payment.succeeded",
         created_at=datetime(2025, 1, 10, tzinfo=UTC),
@@ -126,14 +128,14 @@ def sliced(records: Sequence[ConsumerRecord]) -> Slice:
     return Slice(TOPIC, 0, list(records), records[0].offset, records[-1].offset + 1, 0)
 
 
-def core(sink: RecordingSink, letters: LetterPile, sleep: Callable[[float], Awaitable[None]] | None = None) -> Ingest:
+def core(sink: Sink, letters: LetterPile, sleep: Callable[[float], Awaitable[None]] | None = None) -> Ingest:
     async def no_time(seconds: float) -> None:
         await asyncio.sleep(0)
 
     return Ingest(sink, letters, NullMeter(), sleep=sleep or no_time, first_breaker_pause_s=0.0)
 
 
-async def applied(sink: RecordingSink, letters: LetterPile, records: Sequence[ConsumerRecord]) -> Applied:
+async def applied(sink: Sink, letters: LetterPile, records: Sequence[ConsumerRecord]) -> Applied:
     ingest = core(sink, letters)
     return await ingest.apply(ingest.prepare(sliced(records)))
 
@@ -213,6 +215,49 @@ async def test_a_redriven_record_that_dies_again_is_one_attempt_older() -> None:
     await applied(RecordingSink(), pile, [raw(0, b"x", b"k", [(HEADER_ATTEMPT, b"2")]), raw(1, b"x", b"k")])
 
     assert [letter.attempts for letter in pile.letters] == [2, 1]
+
+
+async def test_another_record_under_a_known_event_id_dies_with_a_letter_of_its_own_and_the_rest_is_stored() -> None:
+    sink, pile = MemorySink(), LetterPile(failures=1)
+    slice_ = [good(0), good(1, event_id="e0"), good(2), good(3, reference="P0", event_id="e0"), good(4, event_id="e2")]
+
+    totals = [await applied(sink, pile, slice_) for _ in range(2)]
+
+    assert totals == [Applied(applied=2, dead=2, redelivered=1), Applied(redelivered=5)]
+    assert [(letter.offset, letter.reason, letter.event_id) for letter in pile.letters] == [
+        (1, "event_id_reused", "e0"),
+        (4, "event_id_reused", "e2"),
+    ]
+    assert pile.letters[0].value_bytes() == slice_[1].value
+    assert {one.letter_id for _, one in sink.deaths.values()} == {letter.id for letter in pile.letters}
+    assert dict(sink.offsets) == {Place(TOPIC, 0): 5}
+
+
+async def test_a_reused_event_id_is_not_passed_before_its_letter_is_durable() -> None:
+    sink, pile = MemorySink(), LetterPile(failures=1_000_000)
+
+    applying = asyncio.create_task(applied(sink, pile, [good(0), good(1, event_id="e0")]))
+    for _ in range(100):
+        await asyncio.sleep(0)
+
+    assert not applying.done()
+    assert (sink.events, sink.offsets) == ({}, {})
+    applying.cancel()
+
+
+async def test_a_partition_in_which_every_event_id_is_the_same_opens_its_breaker() -> None:
+    sink, pile = MemorySink(), LetterPile()
+    held: list[float] = []
+
+    async def note(seconds: float) -> None:
+        held.append(seconds)
+        await asyncio.sleep(0)
+
+    ingest = Ingest(sink, pile, NullMeter(), sleep=note, first_breaker_pause_s=0.001)
+    await ingest.apply(ingest.prepare(sliced([good(n, event_id="1") for n in range(DEATHS_IN_A_ROW + 3)])))
+
+    assert len(pile.letters) == DEATHS_IN_A_ROW + 2
+    assert held
 
 
 async def test_a_place_with_other_bytes_is_another_letter_and_another_event() -> None:
@@ -382,7 +427,7 @@ async def test_an_unclear_error_without_a_passing_neighbour_is_held() -> None:
 
 async def test_a_record_that_went_through_before_is_not_buried_now() -> None:
     sink, pile = RecordingSink(refusing("P1")), LetterPile()
-    sink.counted.add((RUN, "e1"))
+    sink.counted.add("e1")
 
     await applied(sink, pile, [good(0), good(1)])
 
