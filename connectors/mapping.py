@@ -190,7 +190,8 @@ class RecordConfig(ConnectorConfig):
     @property
     def rules(self) -> RecordRules:
         """How records are understood."""
-        constants = {"type": self.type or "", "asset": self.asset, "scheme": self.scheme}
+        # as a plain text: readers remember what those mean
+        constants = {"type": str(self.type or ""), "asset": self.asset, "scheme": self.scheme}
         return RecordRules(
             amount_unit=self.amount_unit,
             raw=self.raw,

@@ -409,7 +409,7 @@ class RecordReader:
         Raises:
             RecordRejected: `unknown_status`.
         """
-        return self._status(value)
+        return (self._statuses.get(value) if type(value) is str else None) or self._status(value)
 
     def _reader_of_instants(self) -> Callable[[object], datetime | None]:
         format_ = self._rules.date_format
