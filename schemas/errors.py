@@ -243,6 +243,18 @@ class SinkMisconfigured(SinkError):
     )
 
 
+class SinkRewound(SinkError):
+    """
+    The database holds less of a partition than this process has stored: it was restored. Disposition: crash.
+
+    Going on would pass over the difference; a process that starts begins where the database stands.
+    """
+
+    code = "sink_rewound"
+    disposition = Disposition.CRASH
+    hint = "nothing to do where something starts the worker again, as `till up` does: it reads the difference again"
+
+
 class Fenced(TillError):
     """A newer owner has taken over what this process writes. Disposition: pause."""
 

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
-from schemas.errors import EventIdReused, SinkRefused, SinkUnavailable
+from schemas.errors import EventIdReused, SinkRefused, SinkRewound, SinkUnavailable
 from schemas.identity import content_hash, event_digest
 from sinks.base import Applied, Dead, Place, Record
 from sinks.pool import DEFAULT_TIMEOUTS, Connection, Pool, Timeouts, close_pool, connection, open_pool
@@ -53,6 +53,9 @@ class PostgresSink:
         self.schema = schema
         self.timeouts = timeouts
         self._sql = statements(schema)
+        self._reached: dict[
+            Place, int
+        ] = {}  # the offsets that this sink found or stored: less means a restored database
 
     @classmethod
     async def open(
@@ -104,7 +107,10 @@ class PostgresSink:
     async def next_offsets(self, topic: str) -> Mapping[int, int]:
         """As the protocol says."""
         async with connection(self.pool, timeouts=self.timeouts) as held:
-            return {row[0]: row[1] for row in await held.fetch(self._sql["next_offsets"], topic)}
+            found = {row[0]: row[1] for row in await held.fetch(self._sql["next_offsets"], topic)}
+        others = {place: offset for place, offset in self._reached.items() if place.topic != topic}
+        self._reached = others | {Place(topic, partition): offset for partition, offset in found.items()}
+        return found
 
     async def is_counted(self, place: Place, record: Record) -> bool:
         """As the protocol says."""
@@ -130,6 +136,15 @@ class PostgresSink:
             return False
         return bool(await held.fetchval(self._sql["count_events"], row["payments"]) != row["folded"])
 
+    def _check_reached(self, place: Place, row: Row | None) -> None:
+        """Refuse to go on above a gap: whoever starts begins where the database stands."""
+        expected, found = self._reached.get(place), None if row is None else row["reached"]
+        if expected is not None and (found is None or found < expected):
+            raise SinkRewound(
+                f"the database holds {place.topic} partition {place.partition} up to offset {found}, this process had"
+                f" stored it up to {expected}: it was restored"
+            )
+
     async def _transaction(
         self, place: Place, prepared: Prepared, next_offset: int | None, statement: str
     ) -> Applied | None:
@@ -139,6 +154,7 @@ class PostgresSink:
         async with self.locked(place) as held:
             for wave in prepared.waves:
                 row = await held.fetchrow(self._sql[statement], *where, *wave.parameters(place))
+                self._check_reached(place, row)
                 if row["unseen"] or await self._missed_some(held, row):
                     await held.execute("ROLLBACK")
                     return None
@@ -150,12 +166,17 @@ class PostgresSink:
                 stale += row["stale"]
             else:
                 if prepared.dead is not None:
-                    dead = (await held.fetchrow(self._sql["count_dead"], *where, *prepared.dead))["dead"]
+                    row = await held.fetchrow(self._sql["count_dead"], *where, *prepared.dead)
+                    self._check_reached(place, row)
+                    dead = row["dead"]
                 if not prepared.waves and prepared.dead is None and next_offset is not None:
+                    self._check_reached(place, await held.fetchrow(self._sql["reached"], place.topic, place.partition))
                     await held.execute(self._sql["advance_offset"], *where)
                 await held.execute("COMMIT")
         if reused:  # told outside, so that the connection stays
             raise EventIdReused(reused)
+        if next_offset is not None:
+            self._reached[place] = max(next_offset, self._reached.get(place, next_offset))
         sent = prepared.records + prepared.dead_records
         return Applied(
             applied=applied, duplicate=duplicate, dead=dead, redelivered=sent - applied - duplicate - dead, stale=stale

@@ -314,7 +314,8 @@ SELECT (SELECT coalesce(sum(events), 0) FROM outcomes WHERE outcome = 'applied')
        ARRAY (SELECT log_offset FROM reused) AS reused,
        -- What was folded over; `count_events` tells whether that was all.
        ARRAY (SELECT payment FROM folded) AS payments,
-       (SELECT count(*) FROM event_rows) AS folded;
+       (SELECT count(*) FROM event_rows) AS folded,
+       (SELECT next_offset FROM {schema}.sink_offsets WHERE topic = $1 AND log_partition = $2) AS reached;
 
 
 -- name: count_events
@@ -380,7 +381,8 @@ WITH input AS (
        SET next_offset = excluded.next_offset, updated_at = now()
      WHERE excluded.next_offset > s.next_offset
 )
-SELECT (SELECT count(*) FROM died) AS dead;
+SELECT (SELECT count(*) FROM died) AS dead,
+       (SELECT next_offset FROM {schema}.sink_offsets WHERE topic = $1 AND log_partition = $2) AS reached;
 
 
 -- name: advance_offset
@@ -390,6 +392,11 @@ VALUES ($2, $1, $3)
     ON CONFLICT (topic, log_partition) DO UPDATE
    SET next_offset = excluded.next_offset, updated_at = now()
  WHERE excluded.next_offset > s.next_offset;
+
+
+-- name: reached
+-- How far the partition is stored; before this transaction's own write, in the statement that writes.
+SELECT next_offset AS reached FROM {schema}.sink_offsets WHERE topic = $1 AND log_partition = $2;
 
 
 -- name: next_offsets

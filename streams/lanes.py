@@ -5,8 +5,8 @@ Lanes: one per partition, each applying its slices in order, all of them at once
 
 `done` is called only after `apply` has returned, which means that the effect of every record of the slice is durable.
 So whatever interrupts a lane (revocation, shutdown, kill -9) costs a redelivery and never a record.
-An exception out of `prepare` or `apply` is a bug: every lane stops, nothing more is done, and `failed` tells the
-process to end. Expected errors are waited out inside `apply`.
+An exception out of `prepare` or `apply` is a bug, or nothing to go on from: every lane stops, nothing more is done, and
+`failed` tells the process to end. Expected errors are waited out inside `apply`.
 
 Lanes know no Kafka and no Faust: they take anything that has a `Slice` for a value.
 """
@@ -133,7 +133,7 @@ class Lanes(Generic[Prepared]):
 
     def _fail(self, exc: BaseException) -> None:
         if self.failure is None:
-            log.critical("a lane failed: this is a bug, the process ends", exc_info=exc)
+            log.critical("a lane failed, the process ends", exc_info=exc)
             self.failure = exc
             self._failed.set()
         for lane in self._lanes.values():

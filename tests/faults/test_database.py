@@ -214,6 +214,34 @@ async def test_a_database_restored_to_an_earlier_state_rewinds_consumption_and_h
     assert await anew.stop() == 0
 
 
+async def test_a_database_restored_under_a_running_worker_ends_it_and_what_was_between_is_read_again(
+    stage: Stage,
+) -> None:
+    """A worker that went on would store the next slice above the gap, and nobody would know of it again."""
+    history = History(seed=13)
+    worker = stage.worker("before")
+    await stage.publish(history.load(100, garbage=1, refused=1))
+    await stage.drained()
+    await stage.pool.execute(
+        "; ".join(["CREATE SCHEMA backup", *map("CREATE TABLE backup.{0} AS TABLE {0}".format, TABLES)])
+    )
+    await stage.publish(history.load(100, garbage=1, refused=1))
+    await stage.drained()
+
+    async with stage.pool.acquire() as held, held.transaction():
+        await held.execute(f"TRUNCATE {', '.join(TABLES)}")
+        for table in TABLES:
+            await held.execute(f"INSERT INTO {table} OVERRIDING SYSTEM VALUE TABLE backup.{table}")
+    await stage.publish(history.load(100))
+    assert await worker.ended() == 1
+    await worker.says("it was restored")
+
+    successor = stage.worker("successor")
+    await stage.check(history.truth)
+    await successor.says("because=sink_is_behind")
+    assert await successor.stop() == 0
+
+
 async def _apply_all(stage: Stage, ingest: Ingest) -> None:
     async for batch in read(stage.bootstrap, await find_range(stage.bootstrap, stage.events)):
         await ingest.apply(ingest.prepare(batch))

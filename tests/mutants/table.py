@@ -310,6 +310,17 @@ MUTANTS = (
         (INTEGRATION + "test_sink_prune.py::test_what_is_redelivered_of_a_pruned_run_counts_nowhere",),
     ),
     Mutant(
+        "a database restored under a running worker is not looked at",
+        "sinks/postgres.py",
+        "        if expected is not None and (found is None or found < expected):\n",
+        "        if False:\n",
+        (
+            INTEGRATION + "test_sink_rewound.py::test_nothing_is_stored_above_a_gap",
+            FAULTS + "test_database.py"
+            "::test_a_database_restored_under_a_running_worker_ends_it_and_what_was_between_is_read_again",
+        ),
+    ),
+    Mutant(
         "lag is what the group has not committed, whatever the database holds",
         "tillstream/control/monitor.py",
         "stored = self._stored if topic == self.events_topic else None\n",

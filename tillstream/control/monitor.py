@@ -135,7 +135,7 @@ class Monitor:
         self.meter.set(metric.LAG_ALERT, late, group=group, topic=topic)
         told = [f"{group} is {events} events behind, the oldest {oldest_s:.0f} s"] if late else []
         if any(each.rewound for each in partitions):
-            told.append(f"the database holds less than {group} committed: was it restored? restart its workers")
+            told.append(f"the database holds less than {group} committed: was it restored? what starts reads it again")
         return "; ".join(told)
 
     # runs
