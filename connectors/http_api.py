@@ -11,169 +11,38 @@ from __future__ import annotations
 import os
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, timedelta
 from functools import cached_property, partial
-from typing import Annotated, Any, Literal, NamedTuple
-from zoneinfo import ZoneInfo
+from typing import NamedTuple
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator, model_validator
 from yarl import URL
 
 from connectors.context import SourceContext
-from connectors.http import address, auth, checking, template, tls, token
-from connectors.http.auth import AuthKind, ClientPlace, KeyPlace
+from connectors.http import address, auth, checking, tls, token
+from connectors.http.about import EXAMPLE, NOTES
+from connectors.http.auth import AuthKind
 from connectors.http.body import MIB
 from connectors.http.checking import Sample
 from connectors.http.client import Client, Limits
+from connectors.http.config import HttpApiConfig
+from connectors.http.fetch import Pages
 from connectors.http.pace import Pace
 from connectors.http.page import Page
-from connectors.http.reader import Bounds, ResourceReader, Understanding
+from connectors.http.reader import Bounds, ResourceReader
 from connectors.http.request import places_of
 from connectors.http.resource import Resource, WindowKind
 from connectors.http.seen import Seen
+from connectors.http.sheet import Understanding
 from connectors.http.window import Window, day, due_days
-from connectors.mapping import RecordConfig
-from connectors.network import Guard, NetworkConfig
-from connectors.secret import SecretReference
+from connectors.network import Guard
 from connectors.source import Batch, CheckStep, Cursor, Request, Skipped, Task
 from connectors.spec import SourceSpec
 from schemas.errors import SourceMisconfigured
 
 _MOST_DAYS = 3_700
-_HEADER = r"^[A-Za-z0-9-]{1,100}$"
 _DATE_CHARS = len("2025-01-10")
 _WITHOUT_SECRETS = (AuthKind.NONE, AuthKind.IP_WHITELIST)
 _MODES = ("direct", "proxy")
-
-
-def _is_address(value: str) -> str:
-    if value:
-        address.parse(value)
-    return value
-
-
-Address = Annotated[str, AfterValidator(_is_address)]
-"""A configuration field: an address on the web; empty: none."""
-
-Lowered = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
-
-
-class HttpApiConfig(RecordConfig, NetworkConfig):
-    """An API over HTTP."""
-
-    poll_s: float = Field(60.0, gt=0, le=86_400, description="Seconds between two polls.")
-    template: str = Field("", description="A provider that is known: what is not said here is filled in.")
-    api_base_url: Address = Field(description="What the paths of the resources stand below.")
-    proxy_base_url: Address = Field("", description="The same by way of a proxy of ours, which the provider knows.")
-    api_mode: Literal["direct", "proxy"] = Field("direct", description="Which of the two is asked.")
-    api_mode_variable: str = Field(
-        "", pattern=r"^([A-Z0-9_]{1,64}_API_MODE)?$", description="Variable of the worker that says it instead."
-    )
-    resources: tuple[Resource, ...] = Field(min_length=1, description="The lists that are read.")
-    merchant_codes: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = Field(
-        (), description="What {merchant_code} stands for: such a resource is read once for each."
-    )
-
-    authentication_type: Annotated[AuthKind, Lowered] = Field(
-        AuthKind.NONE, description="How the API is convinced; `ip_whitelist`: it knows our address."
-    )
-    username: SecretReference = Field("", description="User of `basic`.")
-    password: SecretReference = Field("", description="Password of `basic`.")
-    token: SecretReference = Field("", description="Token of `bearer`.")
-    api_key: SecretReference = Field("", description="Key of `api_key`.")
-    api_key_name: str = Field("X-Api-Key", pattern=_HEADER, description="Header or parameter that holds the key.")
-    api_key_place: KeyPlace = Field(KeyPlace.HEADER, description="Which of the two.")
-    token_url: Address = Field("", description="Where `oauth2` has its tokens from.")
-    client_id: SecretReference = Field("", description="Client of `oauth2`.")
-    client_secret: SecretReference = Field("", description="Its secret.")
-    client_place: ClientPlace = Field(ClientPlace.HEADER, description="Where it shows them to the token endpoint.")
-    oauth_scope: str = Field("", max_length=1_000, description="Scope that a token is asked for.")
-    request_headers: dict[Annotated[str, Field(pattern=_HEADER)], str] = Field(
-        default_factory=dict, description="Headers of each request: texts, or secrets by reference."
-    )
-
-    sync_days_back: int = Field(1, ge=1, le=31, description="Days that are read, for resources that go by the day.")
-    daily_at: time = Field(time(2), description="When a day that is over may be asked for, by the connector's clock.")
-    catch_up_days: int = Field(31, ge=1, le=366, description="Days that are made up for after the worker was away.")
-
-    requests_per_s: float | None = Field(None, ge=0.1, le=1_000, description="Requests in a second at most.")
-    request_s: float = Field(45.0, gt=0, le=3_600, description="Seconds that one request may take in all.")
-    retry_after_max_s: float = Field(300.0, ge=0, le=86_400, description="Longest pause that the API may ask for.")
-    run_s: float = Field(
-        300.0, gt=0, le=86_400, description="Seconds of reading after which a run ends, and the next begins."
-    )
-    max_response_mib: int = Field(32, ge=1, le=512, description="Largest answer, also once it is inflated.")
-    max_records: int = Field(100_000, ge=1, le=1_000_000, description="Records of one answer at most.")
-    max_pages: int = Field(10_000, ge=1, le=1_000_000, description="Pages of one window at most.")
-
-    tls_authorities: SecretReference = Field(
-        "", description="PEM of the authorities to trust, instead of the system's."
-    )
-    tls_certificate: SecretReference = Field("", description="PEM of the certificate that we show.")
-    tls_key: SecretReference = Field("", description="PEM of its key.")
-    verify_tls: bool = Field(True, description="Whether the server must prove who it is; never off in production.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill(cls, given: Any) -> Any:  # Any: not validated yet
-        if not isinstance(given, Mapping):
-            return given
-        options = template.filled(given)
-        # seed 003's names for the retries of every connector
-        auto, count = options.pop("auto_retry", True), options.pop("retry_count", None)
-        if auto in (False, "false"):
-            options["max_retries"] = 0
-        elif count is not None:
-            options.setdefault("max_retries", count)
-        return options
-
-    @field_validator("resources")
-    @classmethod
-    def _differ(cls, value: tuple[Resource, ...]) -> tuple[Resource, ...]:
-        if len({resource.name for resource in value}) < len(value):
-            raise ValueError("two resources have one name, and it is part of every event's id")
-        return value
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> HttpApiConfig:
-        needed = {
-            AuthKind.BASIC: ("username",),
-            AuthKind.BEARER: ("token",),
-            AuthKind.API_KEY: ("api_key",),
-            AuthKind.OAUTH2: ("token_url", "client_id", "client_secret"),
-        }.get(self.authentication_type, ())
-        if absent := [name for name in needed if not getattr(self, name)]:
-            raise ValueError(f"authentication_type {self.authentication_type} needs {', '.join(absent)}")
-        if self.api_mode == "proxy" and not self.proxy_base_url:
-            raise ValueError("api_mode proxy needs proxy_base_url")
-        if bool(self.tls_certificate) != bool(self.tls_key):
-            raise ValueError("tls_certificate and tls_key go together")
-        if self.request_s >= self.deadline_s:
-            raise ValueError("request_s must be less than deadline_s: a slow answer is not a silent source")
-        for resource in self.resources:
-            if "merchant_code" in places_of([resource.path, resource.query, resource.body]) and not self.merchant_codes:
-                raise ValueError(f"resource {resource.name} names {{merchant_code}}; give merchant_codes")
-            self.mapping_of(resource)
-        return self
-
-    def mapping_of(self, resource: Resource) -> RecordConfig:
-        """
-        How the records of a resource are understood: the connector's options with the resource's own over them.
-
-        Raises:
-            ValueError: they do not fit together.
-        """
-        own = {name: getattr(self, name) for name in RecordConfig.model_fields}
-        try:
-            return RecordConfig.model_validate({**own, **resource.mapping})
-        except ValidationError as exc:
-            told = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in exc.errors())
-            raise ValueError(f"mapping of {resource.name}: {told}") from None
-
-    @property
-    def zone(self) -> ZoneInfo:
-        """Where its days begin."""
-        return ZoneInfo(self.timezone or "UTC")
 
 
 class _Part(NamedTuple):
@@ -199,7 +68,7 @@ class HttpApiSource:
         self._config = config
         self._context = context
         self._seen: dict[str, Seen] = {}
-        self._bounds = Bounds(config.run_s, config.max_records, config.max_pages)
+        self._bounds = Bounds(config.run_s, config.max_pages)
         self._oauth: auth.OAuth2 | None = None
 
     async def tasks(self, known: Mapping[str, Cursor]) -> AsyncIterator[Sequence[Task | Skipped]]:
@@ -303,18 +172,19 @@ class HttpApiSource:
     # What it is read with. Made at the first use: a source that is only configured opens nothing.
 
     def _reader(self, part: _Part, seen: Seen) -> ResourceReader:
-        mapping = self._config.mapping_of(part.resource)
-        return ResourceReader(
-            part.resource,
-            Understanding(mapping, partial(mapping.mapper, self._context, part.resource.name)),
+        config, resource = self._config, part.resource
+        mapping = config.mapping_of(resource)
+        pages = Pages(
+            resource,
             self._client,
             self._url,
-            clock=self._context.clock,
-            seen=seen,
-            bounds=self._bounds,
+            zone=config.zone,
+            most_records=config.max_records,
             merchant_code=part.merchant_code,
             private=self._auth.params,
         )
+        understanding = Understanding(mapping, partial(mapping.mapper, self._context, resource.name))
+        return ResourceReader(resource, pages, understanding, clock=self._context.clock, seen=seen, bounds=self._bounds)
 
     async def _sample(self, part: _Part) -> tuple[Page, Batch]:
         now, span, resource = self._context.clock.now(), None, part.resource
@@ -408,6 +278,8 @@ SPEC = SourceSpec(
     factory=HttpApiSource,
     resumes_from="page in a frozen window of time; days by their date",
     takes_dates=True,
+    example=EXAMPLE,
+    notes=NOTES,
 )
 
 

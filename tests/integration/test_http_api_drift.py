@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from connectors.http import reader
+from connectors.http import standing
 from connectors.http_api import HttpApiSource
 from connectors.source import Batch, Cursor
 from schemas.errors import SourceChanged, SourceUnavailable, TillError
@@ -384,7 +384,7 @@ async def test_a_long_reading_ends_and_goes_on_at_the_next_poll(monkeypatch: pyt
     world, read = World(clock, random.Random(1)), Read()
     for n in range(60):
         world.create(START - 600 + n)
-    monkeypatch.setattr(reader, "_QUIET_S", 0.0)
+    monkeypatch.setattr(standing, "_QUIET_S", 0.0)
 
     async with Gateway(world.book) as server:
         server.between_pages = lambda: clock.advance(40)
