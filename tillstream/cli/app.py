@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from schemas.errors import TillError
-from tillstream.cli import connector, deadletter, demo, info, ledger, payment, replay, run, stack, topic, worker
+from tillstream.cli import connector, deadletter, demo, info, ledger, payment, replay, run, source, stack, topic, worker
 from tillstream.cli.context import FLAGS, explained
 from tillstream.cli.exit import ExitStatus, status_of
 from tillstream.cli.output import note, print_error
@@ -26,6 +26,7 @@ for _part in (demo, stack, worker, info, replay):
     _part.register(app)
 for _name, _group in (
     ("payment", payment.group),
+    ("source", source.group),
     ("connector", connector.group),
     ("run", run.group),
     ("deadletter", deadletter.group),

@@ -4,34 +4,39 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping
+from collections.abc import Sequence
+from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from schemas.errors import ConfigError, NotFound
-from tillstream.cli import context
+from tillstream.cli import change, context
+from tillstream.cli.exit import ExitStatus
+from tillstream.cli.file import documents_of, located, object_of, warn_of_absence
 from tillstream.cli.option import DryRunOption, OutputOption
-from tillstream.cli.output import Output, note, print_data, print_fields, print_table
-from tillstream.escape import escaped
+from tillstream.cli.output import Output, note, print_data, print_fields, print_lines, print_table
+from tillstream.cli.source import spec_of
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     from connectors.spec import SourceSpec
+    from tillstream.control.apply import Applied
     from tillstream.control.connector import ConnectorView
+    from tillstream.control.document import Document
+    from tillstream.control.report import TaskRow
+    from tillstream.control.run import RunView
 
 group = typer.Typer(help="Configured sources.", no_args_is_help=True)
 
 NameArgument = Annotated[str, typer.Argument(help="Its name, id or number.")]
-_WATCHES_A_FOLDER = "directory"  # the kind whose key of the same name is a path of this machine
 _CAUSE_WIDTH = 60  # characters of a cause in the list
 ConfigurationOption = Annotated[
     list[str] | None,
     typer.Option("--option", "-O", metavar="KEY=VALUE", help="A key of its configuration; JSON, or text. Repeatable."),
 ]
+_STATUSES = {"SUCCESS": ExitStatus.OK, "PARTIAL_SUCCESS": ExitStatus.PARTIAL, "FAILED": ExitStatus.FAILED}
 
 
 @group.command("list")
@@ -63,6 +68,7 @@ def show(connector: NameArgument, output: OutputOption = Output.TABLE) -> None:
         ("kind", view.kind),
         ("provider", f"{view.provider}{' (frozen)' if view.provider_frozen else ''}"),
         ("status", view.status),
+        ("version", view.version),
         ("health", view.health),
         ("cause", view.cause),
         ("runs", view.total_runs),
@@ -85,13 +91,13 @@ def create(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Create a connector; a worker starts it within seconds."""
-    configuration = _located({**(_from_file(file) if file else {}), **_from_options(set_ or [])}, kind)
-    identifier = context.run(_created(name, _spec(kind), configuration, provider, dry_run=dry_run))
+    configuration = located({**(object_of(file) if file else {}), **_from_options(set_ or [])}, kind)
+    identifier = context.run(_created(name, spec_of(kind), configuration, provider, dry_run=dry_run))
     if output is not Output.TABLE:
         print_data(output, {"id": None if dry_run else identifier, "name": name, "kind": kind, "dry_run": dry_run})
     else:
         note(f"connector {name} {'can be created' if dry_run else f'created, id {identifier}'}")
-    _warn_of_absence(configuration, kind)
+    warn_of_absence(configuration, kind)
 
 
 @group.command("update")
@@ -114,41 +120,123 @@ def update(
         raise typer.BadParameter("nothing to change: name an option, a file or a provider", param_hint="--option")
     changed = _from_options(set_ or [])
     view, configuration = context.run(
-        _updated(connector, changed, _from_file(file) if file else None, provider, dry_run=dry_run)
+        _updated(connector, changed, object_of(file) if file else None, provider, dry_run=dry_run)
     )
     if output is not Output.TABLE:
         print_data(output, {"id": view.id, "name": view.name, "configuration": configuration, "dry_run": dry_run})
     else:
         note(f"connector {view.name} {'can be updated' if dry_run else 'updated; its worker starts it anew'}")
-    _warn_of_absence(configuration, view.kind)
+    warn_of_absence(configuration, view.kind)
+
+
+@group.command("apply")
+def apply(
+    files: Annotated[
+        list[Path],
+        typer.Option("--file", "-f", help="`connector.yaml`, or `-` for stdin. Repeatable."),
+    ],
+    dry_run: DryRunOption = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """
+    Bring connectors to what files describe: create, change, pause or resume them; all or none.
+
+    Prints what is other than before, key by key. A folder's path is relative to the file that names it.
+    """
+    described = documents_of(files)
+    done = context.run(_applied(described, dry_run=dry_run))
+    if output is not Output.TABLE:
+        print_data(output, {"dry_run": dry_run, "connectors": done})
+    else:
+        for each in done:
+            print_lines(change.lines_of(each, dry_run=dry_run))
+    for document in described:
+        warn_of_absence(document.configuration, document.kind)
+
+
+@group.command("run")
+def run(
+    connector: NameArgument,
+    since: Annotated[
+        datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], metavar="DAY", help="First day, in its zone.")
+    ] = None,
+    until: Annotated[
+        datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], metavar="DAY", help="Last day, included.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Read again what is done; its events stay the same.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for its end, and exit with its status.")] = False,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait.", min=1)] = 300.0,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """
+    Ask for a run, now; days make it a backfill. A worker begins it within seconds.
+
+    With --wait: 0 SUCCESS, 8 PARTIAL_SUCCESS, 1 FAILED, 7 not within the timeout; it goes on by itself then.
+    """
+    first, last = (each.date() if each else None for each in (since, until))
+    run_id, view = context.run(_asked(connector, first, last, force=force, wait_s=timeout if wait else None))
+    if output is not Output.TABLE:
+        print_data(output, view if view is not None else {"id": run_id})
+    elif view is None:
+        note(f"run {run_id} is asked for: `till run show {str(run_id)[:8]}` tells how it goes")
+    else:
+        note(f"run {run_id}: {'; '.join(filter(None, [view.status.value, _counted(view), view.note, view.reason]))}")
+    if view is not None and _STATUSES[view.status.value]:
+        raise typer.Exit(_STATUSES[view.status.value])
+
+
+@group.command("tasks")
+def tasks(
+    connector: NameArgument,
+    limit: Annotated[int, typer.Option(help="Tasks at most; the newest, and those at work.", min=1, max=10_000)] = 200,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """List its tasks: the listing, what is read or waits, what was read."""
+    found = context.run(_tasks(connector, limit))
+    if output is not Output.TABLE:
+        print_data(output, found)
+        return
+    rows = [(each.descriptor, each.status, each.created_at, _short(each.error), each.id) for each in found]
+    print_table(("task", "status", "since", "error", "id"), rows, empty="no tasks yet: no worker has run it")
 
 
 @group.command("delete")
-def delete(connector: NameArgument, dry_run: DryRunOption = False) -> None:
+def delete(connector: NameArgument, dry_run: DryRunOption = False, output: OutputOption = Output.TABLE) -> None:
     """
     Delete it: its worker stops it within seconds, and its name is free.
 
     Its runs, dead letters and payments stay: `till run list --connector NAME` goes on listing them.
     """
     view = context.run(_deleted(connector, dry_run=dry_run))
-    if dry_run:
+    if output is not Output.TABLE:
+        print_data(output, {"id": view.id, "name": view.name, "dry_run": dry_run})
+    elif dry_run:
         note(f"connector {view.name} would be deleted; its {view.total_runs} runs and its payments would stay")
     else:
         note(f"connector {view.name} deleted; its {view.total_runs} runs and its payments stay")
 
 
 @group.command("pause")
-def pause(connector: NameArgument) -> None:
+def pause(connector: NameArgument, output: OutputOption = Output.TABLE) -> None:
     """Stop it at a checkpoint, until it is resumed."""
-    context.run(_set(connector, active=False))
-    note(f"connector {connector} is paused")
+    _tell_status(context.run(_set(connector, active=False)), output, "is paused")
 
 
 @group.command("resume")
-def resume(connector: NameArgument) -> None:
+def resume(connector: NameArgument, output: OutputOption = Output.TABLE) -> None:
     """Let it go on where it stood."""
-    context.run(_set(connector, active=True))
-    note(f"connector {connector} is active")
+    _tell_status(context.run(_set(connector, active=True)), output, "is active")
+
+
+def _tell_status(view: ConnectorView, output: Output, now: str) -> None:
+    if output is not Output.TABLE:
+        print_data(output, view)
+    else:
+        note(f"connector {view.name} {now}")
+
+
+def _counted(view: RunView) -> str:
+    return f"{view.read} read, {view.published} published, {view.rejected} rejected, {view.skipped} skipped"
 
 
 def _short(cause: str) -> str:
@@ -189,9 +277,9 @@ async def _updated(
     async with context.pool(context.settings()) as pool:
         view = await connectors.find(pool, wanted)
         merged = {**(view.configuration if whole is None else whole), **changed}
-        configuration = _located({key: value for key, value in merged.items() if value is not None}, view.kind)
+        configuration = located({key: value for key, value in merged.items() if value is not None}, view.kind)
         await connectors.configure(
-            pool, view, spec=_spec(view.kind), configuration=configuration, provider=provider, dry_run=dry_run
+            pool, view, spec=spec_of(view.kind), configuration=configuration, provider=provider, dry_run=dry_run
         )
         return view, configuration
 
@@ -206,36 +294,43 @@ async def _deleted(wanted: str, *, dry_run: bool) -> ConnectorView:
         return view
 
 
-async def _set(wanted: str, *, active: bool) -> None:
+async def _set(wanted: str, *, active: bool) -> ConnectorView:
     from tillstream.control import connector as connectors
 
     status = connectors.ConnectorStatus.ACTIVE if active else connectors.ConnectorStatus.PAUSED
     async with context.pool(context.settings()) as pool:
-        await connectors.set_status(pool, (await connectors.find(pool, wanted)).id, status)
+        view = await connectors.find(pool, wanted)
+        await connectors.set_status(pool, view.id, status)
+        return await connectors.find(pool, str(view.id))
 
 
-def _spec(kind: str) -> SourceSpec:
+async def _applied(described: Sequence[Document], *, dry_run: bool) -> list[Applied]:
     from connectors.registry import specs
+    from tillstream.control import apply as applying
 
-    known = specs()
-    if kind not in known:
-        raise NotFound(f"there is no source of kind {kind!r}", hint=f"there are: {', '.join(sorted(known))}")
-    return known[kind]
-
-
-def _located(configuration: dict[str, Any], kind: str) -> dict[str, Any]:
-    """A watched folder as an absolute path: what is relative here would be another folder to the worker."""
-    folder = configuration.get("directory")
-    if kind != _WATCHES_A_FOLDER or not isinstance(folder, str) or not folder:
-        return configuration
-    # not `resolve`: a link may point elsewhere tomorrow; not `Path.expanduser`: a stranger's `~name` is no error here
-    return {**configuration, "directory": os.path.abspath(os.path.expanduser(folder))}  # noqa: PTH100, PTH111
+    async with context.pool(context.settings()) as pool:
+        return await applying.apply(pool, described, specs(), dry_run=dry_run)
 
 
-def _warn_of_absence(configuration: Mapping[str, object], kind: str) -> None:
-    folder = configuration.get("directory")
-    if kind == _WATCHES_A_FOLDER and isinstance(folder, str) and not Path(folder).is_dir():
-        note(f"warning: there is no folder {escaped(folder)} here yet; its files are read once it is there")
+async def _asked(
+    wanted: str, since: date | None, until: date | None, *, force: bool, wait_s: float | None
+) -> tuple[UUID, RunView | None]:
+    from tillstream.control import connector as connectors
+    from tillstream.control import request as requests
+
+    async with context.pool(context.settings()) as pool:
+        view = await connectors.find(pool, wanted)
+        spec = spec_of(view.kind)
+        run_id = await requests.ask(pool, view, spec, since=since, until=until, force=force)
+        return run_id, None if wait_s is None else await requests.ended(pool, run_id, within_s=wait_s)
+
+
+async def _tasks(wanted: str, limit: int) -> list[TaskRow]:
+    from tillstream.control import connector as connectors
+    from tillstream.control import report
+
+    async with context.pool(context.settings()) as pool:
+        return await report.tasks_of(pool, (await connectors.find(pool, wanted)).id, limit=limit)
 
 
 def _from_options(options: list[str]) -> dict[str, Any]:
@@ -249,13 +344,3 @@ def _from_options(options: list[str]) -> dict[str, Any]:
         except ValueError:
             found[key] = value
     return found
-
-
-def _from_file(file: Path) -> dict[str, Any]:
-    try:
-        body = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as exc:
-        raise ConfigError(f"{file}: cannot be read as JSON: {exc}") from exc
-    if not isinstance(body, dict):
-        raise ConfigError(f"{file}: must hold one JSON object, holds {type(body).__name__}")
-    return body

@@ -70,6 +70,11 @@ def print_fields(fields: Sequence[tuple[str, object]]) -> None:
         sys.stdout.write(f"{name.ljust(width)}  {cell(value)}\n")
 
 
+def print_lines(lines: Sequence[str]) -> None:
+    """Lines that are data, such as what changed."""
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+
+
 def note(text: str) -> None:
     """Something for a person, on standard error."""
     sys.stderr.write(f"{process_redactor().redact(text)}\n")

@@ -9,7 +9,7 @@ import typer
 
 from tillstream.cli import context
 from tillstream.cli.option import LimitOption, OutputOption
-from tillstream.cli.output import Output, print_data, print_fields, print_table
+from tillstream.cli.output import Output, note, print_data, print_fields, print_table
 
 if TYPE_CHECKING:
     from tillstream.control.run import RunView
@@ -56,6 +56,7 @@ def show(
             ("triggered by", found.triggered_by),
             ("status", _status(found)),
             ("reason", found.reason),
+            ("note", found.note),
             ("started", found.started_at),
             ("completed", found.completed_at),
             ("seconds", found.duration_s),
@@ -63,6 +64,32 @@ def show(
             ("skipped", found.skipped),
         ]
     )
+
+
+@group.command("cancel")
+def cancel(
+    run: Annotated[str, typer.Argument(help="The beginning of its id, or its number.")],
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """
+    End a run that was asked for: FAILED, cancelled. What was published of it stays.
+
+    A worker that reads it stops within seconds; its connector goes on.
+    """
+    found, at_once = context.run(_cancelled(run))
+    if output is not Output.TABLE:
+        print_data(output, {"id": found.id, "ended": at_once})
+    else:
+        note(f"run {found.id} {'is cancelled' if at_once else 'is being cancelled: its worker ends it within seconds'}")
+
+
+async def _cancelled(wanted: str) -> tuple[RunView, bool]:
+    from tillstream.control import request as requests
+    from tillstream.control import run as runs
+
+    async with context.pool(context.settings()) as pool:
+        found = await runs.find_run(pool, wanted)
+        return found, await requests.cancel(pool, found)
 
 
 async def _listed(connector: str | None, limit: int) -> list[RunView]:
@@ -82,7 +109,8 @@ async def _found(wanted: str) -> RunView:
 
 
 def _status(view: RunView) -> str:
-    return f"{view.status.value} (awaiting sink)" if view.awaiting_sink else view.status.value
+    waits = "awaiting sink" if view.awaiting_sink else "awaiting a worker" if view.waiting else ""
+    return f"{view.status.value} ({waits})" if waits else view.status.value
 
 
 def _counted(view: RunView) -> tuple[int, ...]:

@@ -24,7 +24,7 @@ from pydantic import ValidationError
 from connectors.spec import ConnectorConfig, SourceSpec
 from schemas.errors import ConfigError, Conflict, NotFound
 from schemas.payment import MAX_PROVIDER
-from sinks.pool import Pool, connection
+from sinks.pool import Connection, Pool, connection
 from tillstream.control import run
 from tillstream.control.run import RunStatus
 from tillstream.control.statement import statements
@@ -45,7 +45,10 @@ class ConnectorStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ConnectorView:
-    """One connector as operators see it. `number` is seed 003's id; `health` and `cause` are the monitor's verdict."""
+    """
+    One connector as operators see it. `number` is seed 003's id, `version` that of its configuration; `health` and
+    `cause` are the monitor's verdict.
+    """
 
     id: UUID
     number: int
@@ -57,6 +60,7 @@ class ConnectorView:
     configuration: Configuration
     health: str
     cause: str
+    version: int
     success_rate: int
     total_runs: int
     last_run_at: datetime | None
@@ -81,17 +85,27 @@ async def create(
     """
     chosen = provider or name
     checked(spec, configuration, name=name, provider=chosen)
-    identifier = uuid4()
     if dry_run:
-        return identifier
-    # seed 003's types know banks and gateways only; other kinds have none
-    arguments = (identifier, name, None, chosen, spec.kind, json.dumps(configuration), chosen)
+        return uuid4()
     async with connection(pool) as held:
-        if await held.fetchval(statements()["create_connector"], *arguments) is None:
-            update = f"till connector update {shlex.quote(name)} -O key=value"
-            raise Conflict(
-                f"a connector named {name!r} is there already", hint=f"choose another name, or change it: `{update}`"
-            )
+        return await insert(held, name=name, spec=spec, configuration=configuration, provider=chosen)
+
+
+async def insert(held: Connection, *, name: str, spec: SourceSpec, configuration: Configuration, provider: str) -> UUID:
+    """
+    Create a connector that was judged, in the caller's transaction; its id.
+
+    Raises:
+        Conflict: the name is taken.
+    """
+    identifier = uuid4()
+    # seed 003's types know banks and gateways only; other kinds have none
+    arguments = (identifier, name, None, provider, spec.kind, json.dumps(configuration), provider)
+    if await held.fetchval(statements()["create_connector"], *arguments) is None:
+        update = f"till connector update {shlex.quote(name)} -O key=value"
+        raise Conflict(
+            f"a connector named {name!r} is there already", hint=f"choose another name, or change it: `{update}`"
+        )
     return identifier
 
 
@@ -102,6 +116,16 @@ def checked(spec: SourceSpec, configuration: Configuration, *, name: str, provid
     Raises:
         ConfigError: every problem, by key, with the value's type.
     """
+    model, problems = judged(spec, configuration, name=name, provider=provider)
+    if problems or model is None:
+        raise ConfigError("\n  ".join([f"connector {name!r} cannot be as it is described:", *problems]))
+    return model
+
+
+def judged(
+    spec: SourceSpec, configuration: Configuration, *, name: str, provider: str
+) -> tuple[ConnectorConfig | None, list[str]]:
+    """The source's own model of the configuration, and every problem, by key, with the value's type."""
     problems = []
     if not _NAME.fullmatch(name):
         problems.append("name: must be 1 to 100 letters, digits, spaces, dots, dashes or underscores")
@@ -112,9 +136,7 @@ def checked(spec: SourceSpec, configuration: Configuration, *, name: str, provid
         model = spec.config.model_validate(configuration)
     except ValidationError as exc:
         problems += [_problem(error, spec) for error in exc.errors(include_url=False)]
-    if problems or model is None:
-        raise ConfigError("\n  ".join([f"connector {name!r} cannot be as it is described:", *problems]))
-    return model
+    return model, problems
 
 
 # pydantic's own error mapping
@@ -188,8 +210,18 @@ async def set_status(pool: Pool, connector_id: UUID, status: ConnectorStatus) ->
         NotFound: there is none. SinkError: as routed.
     """
     async with connection(pool) as held:
-        if await held.fetchval(statements()["set_connector_status"], connector_id, status.value) is None:
-            raise NotFound(f"there is no connector {connector_id}")
+        await switch(held, connector_id, status)
+
+
+async def switch(held: Connection, connector_id: UUID, status: ConnectorStatus) -> None:
+    """
+    As `set_status`, in the caller's transaction.
+
+    Raises:
+        NotFound: there is none.
+    """
+    if await held.fetchval(statements()["set_connector_status"], connector_id, status.value) is None:
+        raise NotFound(f"there is no connector {connector_id}")
 
 
 async def delete(pool: Pool, view: ConnectorView) -> None:
@@ -230,8 +262,25 @@ async def configure(
             raise _frozen(view)
         return
     async with connection(pool) as held:
-        if await held.fetchval(statements()["configure_connector"], view.id, json.dumps(configuration), chosen) is None:
-            raise _frozen(view)
+        await change(held, view, configuration=configuration, provider=chosen)
+
+
+async def change(held: Connection, view: ConnectorView, *, configuration: Configuration, provider: str) -> None:
+    """
+    Replace a configuration by one that was judged, in the caller's transaction.
+
+    Raises:
+        Conflict: the provider is frozen.
+    """
+    arguments = (view.id, json.dumps(configuration), provider)
+    if await held.fetchval(statements()["configure_connector"], *arguments) is None:
+        raise _frozen(view)
+
+
+async def named(held: Connection, name: str) -> ConnectorView | None:
+    """The living connector of exactly this name."""
+    rows = await held.fetch(statements()["list_connectors"], name, False)
+    return next((_view(row) for row in rows if row["name"] == name), None)
 
 
 def _frozen(view: ConnectorView) -> Conflict:
@@ -254,6 +303,7 @@ def _view(row: Mapping[str, Any]) -> ConnectorView:
         configuration=json.loads(row["connection_config"]),
         health=row["health"] or _UNKNOWN_HEALTH,
         cause=row["cause"] or "",
+        version=row["configuration_version"],
         success_rate=row["success_rate"],
         total_runs=row["total_runs"],
         last_run_at=row["last_run_at"],

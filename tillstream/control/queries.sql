@@ -14,7 +14,8 @@ RETURNING id;
 
 -- name: list_connectors
 -- By name. `$1` restricts to one: an id, a name, or the number of seed 003. `$2`: deleted ones too, the latest deleted first.
-SELECT c.id, s.id AS number, CASE WHEN c.deleted_at IS NULL THEN s.name ELSE c.name END AS name, c.kind, c.provider, c.provider_frozen_at, s.connector_type, s.source_entity, s.status,
+SELECT c.id, s.id AS number, CASE WHEN c.deleted_at IS NULL THEN s.name ELSE c.name END AS name, c.kind, c.provider,
+       c.provider_frozen_at, c.configuration_version, s.connector_type, s.source_entity, s.status,
        s.connection_config, s.last_run_at, s.last_run_status, s.last_run_details, s.success_rate, s.success_count,
        s.failure_count, s.total_runs, s.created_at, s.updated_at, h.state AS health, h.cause, h.since AS health_since
   FROM connectors c

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from schemas.errors import ConfigError
+from tillstream.control.connector import ConnectorStatus
+from tillstream.control.document import Document, documents
+
+AXIS = """
+# the bank's nightly file
+name: axis
+kind: sftp
+provider: AXIS
+status: PAUSED
+configuration:
+  host: sftp.bank.example
+  port: 2222
+  columns: {amount: Amt, reference: "RRN"}
+"""
+
+
+def refused(text: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        documents(text, place="connector.yaml")
+    return str(caught.value)
+
+
+def test_a_connector_is_read_from_yaml() -> None:
+    configuration = {"host": "sftp.bank.example", "port": 2222, "columns": {"amount": "Amt", "reference": "RRN"}}
+
+    assert documents(AXIS, place="connector.yaml") == [
+        Document("connector.yaml", "axis", "sftp", configuration, "AXIS", ConnectorStatus.PAUSED)
+    ]
+
+
+def test_several_connectors_stand_in_one_file() -> None:
+    text = "name: a\nkind: directory\nconfiguration: {}\n---\nname: b\nkind: directory\nconfiguration: {}\n---\n"
+
+    assert [(each.name, each.place, each.provider, each.status) for each in documents(text, place="x")] == [
+        ("a", "x, document 1", None, None),
+        ("b", "x, document 2", None, None),
+    ]
+
+
+def test_everything_that_is_wrong_is_told_at_once_with_its_place() -> None:
+    told = refused("nmae: a\nkind: [sftp]\nstatus: RUNNING\nconfiguration: none\n---\n- 1\n")
+
+    first, second = "connector.yaml, document 1", "connector.yaml, document 2"
+    keys = "name, kind, provider, status, configuration"
+    assert [line.strip() for line in told.splitlines()[1:]] == [
+        f"{first}: nmae: is no key of a connector; there are {keys}; did you mean name?",
+        f"{first}: name: is missing",
+        f"{first}: kind: must be text; got list",
+        f"{first}: status: must be one of ACTIVE, PAUSED; got str 'RUNNING'",
+        f"{first}: configuration: must be a mapping; got str",
+        f"{second}: must be a mapping with the keys {keys}; got list",
+    ]
+
+
+def test_a_name_that_is_there_twice_is_refused() -> None:
+    one = "name: a\nkind: directory\nconfiguration: {}\n"
+
+    assert "name: 'a' is there twice" in refused(f"{one}---\n{one}")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "describes no connector"),
+        ("name: [", "line 1"),
+        ("name: a\nname: b", "line 2: the key 'name' is there twice"),
+        ("configuration:\n  columns: {a: 1, a: 2}", "the key 'a' is there twice"),
+        ("a: &x 1\nb: *x", "anchors and aliases are not used here"),
+        ("1: a", "the key 1 is no text"),
+        ("a: !!python/object:os.system 1", "could not determine a constructor"),
+        ("x" * 1_100_000, "more than 1048576 characters"),
+    ],
+)
+def test_yaml_that_would_surprise_is_refused(text: str, told: str) -> None:
+    assert told in refused(text)
+
+
+@pytest.mark.parametrize(
+    ("spelled", "meant"),
+    [
+        ("2025-01-10", "2025-01-10"),
+        ("22:30", "22:30"),
+        ("no", "no"),
+        ("0x10", "0x10"),
+        ("007", "007"),
+        ("1_000", "1_000"),
+        ("+5", 5),
+        ("-1.5", -1.5),
+        ("1e3", 1000.0),
+        ("true", True),
+        ("~", None),
+        ("", None),
+        ("'5'", "5"),
+    ],
+)
+def test_a_scalar_means_what_it_looks_like(spelled: str, meant: object) -> None:
+    [found] = documents(f"name: a\nkind: b\nconfiguration: {{key: {spelled}}}", place="x")
+
+    assert found.configuration == {"key": meant}
+    assert type(found.configuration["key"]) is type(meant)
+
+
+def test_every_sample_is_one() -> None:
+    samples = sorted(Path("samples").rglob("connector.yaml"))
+
+    assert samples
+    for each in samples:
+        assert len(documents(each.read_text("utf-8"), place=str(each))) == 1
