@@ -47,6 +47,7 @@ class Server:
     requests: list[tuple[str, str]] = field(default_factory=list)
     client_keys: list[asyncssh.SSHKey] = field(default_factory=list)
     acceptor: asyncssh.SSHAcceptor | None = None
+    opened: list[Any] = field(default_factory=list)
 
     @property
     def host_key(self) -> str:
@@ -86,18 +87,22 @@ class Server:
 
 @contextlib.asynccontextmanager
 async def sftp_server(
-    root: Path, *, keys: list[asyncssh.SSHKey] | None = None, openssh: bool = False, **options: Any
+    root: Path,
+    *,
+    keys: list[asyncssh.SSHKey] | None = None,
+    port: int = 0,
+    openssh: bool = False,
+    without_sftp: bool = False,
 ) -> AsyncIterator[Server]:
     """A server of the folder. With `openssh`, what answers SFTP is OpenSSH's program; hooks are for the other one."""
     server = Server(root, keys=keys or [_key("ssh-ed25519")])
     server.acceptor = await asyncssh.listen(
         LOOPBACK,
-        0,
+        port,
         server_factory=lambda: _Gate(server, openssh=openssh),
         server_host_keys=server.keys,
-        sftp_factory=None if openssh else lambda channel: _Folder(channel, server),
+        sftp_factory=None if openssh or without_sftp else lambda channel: _Folder(channel, server),
         reuse_address=True,
-        **options,
     )
     server.port = server.acceptor.get_port()
     try:
@@ -106,6 +111,8 @@ async def sftp_server(
         server.cut()
         server.acceptor.close()
         await server.acceptor.wait_closed()
+        for file in server.opened:  # what a broken connection leaves open, asyncssh leaves to the garbage collector
+            file.close()
 
 
 @cache
@@ -171,6 +178,7 @@ class _Folder(asyncssh.SFTPServer):
         if answer is None:
             answer = super().open(path, pflags, attrs)
         self._names[id(answer)] = name
+        self._server.opened.append(answer)
         return answer
 
     async def read(self, file_obj: object, offset: int, size: int) -> bytes:

@@ -1,5 +1,5 @@
 """
-One remote file on its way into staging: many requests under way, hashed while it is written, resumed where it was cut.
+One remote file on its way into staging: many requests under way, hashed as it comes, resumed where it was cut.
 
 Nothing is believed: the file must be the one that was listed when it is opened, and still when it is through; it must
 end where its size says; and when a download goes on, what was there last must be there again.
@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -28,7 +29,9 @@ MOST_BYTES = 256 * 1_024  # of a request: OpenSSH answers as much
 FAST_S = 0.5  # what an answer may take for the next requests to be as large as can be
 AHEAD_BYTES = 4 * 1_048_576  # asked for and not there yet: fills 300 Mbit/s over 100 ms
 MOST_REQUESTS = 64
-WRITE_BYTES = 2 * 1_048_576  # at a time, hashed and written in a thread
+# Written at a time, in a thread: a busy machine takes long to hand work over, however much it is. A block is hashed
+# where it comes, which takes less than that.
+WRITE_BYTES = 4 * 1_048_576
 OVERLAP_BYTES = 64 * 1_024  # read again where a download goes on
 
 
@@ -47,7 +50,8 @@ class Download:
         self._threads = threads
         self._tell = tell
         self._digest = hashlib.sha256()
-        self._torn = False
+        self._local: _Local | None = None
+        self._torn = False  # nobody knows what lies there: a write that is abandoned goes on in its thread
 
     async def run(self, session: Session, path: bytes) -> str:
         """
@@ -64,14 +68,13 @@ class Download:
             await self._check_still(file)
             if self.offset:
                 await self._check_overlap(file)
-            else:
-                await self._local(_create, self.part)
             await self._bring(_Reads(session, file, self.offset, self.entry.size_bytes))
             if await file.part(self.entry.size_bytes, 1):
                 await self._changed(f"has more bytes than the {self.entry.size_bytes} that it is listed with")
             await self._check_still(file)
         finally:
             await file.close()
+        self._local = None
         return self._digest.hexdigest()
 
     async def _check_still(self, file: OpenFile) -> None:
@@ -80,7 +83,7 @@ class Download:
 
     async def _check_overlap(self, file: OpenFile) -> None:
         begin = max(0, self.offset - OVERLAP_BYTES)
-        ours = await self._local(_tail, self.part, begin)
+        ours = await self._in_thread(_tail, self.part, begin)
         theirs = b""
         while len(theirs) < len(ours) and (part := await file.part(begin + len(theirs), len(ours) - len(theirs))):
             theirs += part
@@ -89,18 +92,24 @@ class Download:
 
     async def _bring(self, reads: _Reads) -> None:
         """Write while the next pieces come, a piece at a time. What has come is written, also if no more comes."""
-        ready: list[bytes] = []
+        self._torn = True
+        if self._local is None:
+            self._local = await self._in_thread(_Local, self.part)
+        local = self._local
+        ready = bytearray()
         writing: asyncio.Task[None] | None = None
         try:
             while not reads.ended:
-                ready.append(await reads.next())
-                if sum(map(len, ready)) >= WRITE_BYTES:
+                data = await reads.next()
+                self._digest.update(data)
+                ready += data
+                if len(ready) >= WRITE_BYTES:
                     if writing is not None:
                         await writing
-                    writing = asyncio.create_task(self._write(ready), name="sftp write")
-                    ready = []
+                    writing = asyncio.create_task(self._write(local, ready), name="sftp write")
+                    ready = bytearray()
         except SourceUnavailable:
-            await self._flush(writing, ready)
+            await self._flush(local, writing, ready)
             raise
         except BaseException:
             if writing is not None:
@@ -108,24 +117,22 @@ class Download:
             raise
         finally:
             await reads.close()
-        await self._flush(writing, ready)
+        await self._flush(local, writing, ready)
         if self.offset < self.entry.size_bytes:
             await self._changed(f"ends after {self.offset} of its {self.entry.size_bytes} bytes")
 
-    async def _flush(self, writing: asyncio.Task[None] | None, ready: Sequence[bytes]) -> None:
+    async def _flush(self, local: _Local, writing: asyncio.Task[None] | None, ready: bytearray) -> None:
         if writing is not None:
             await writing
-        if ready:
-            await self._write(ready)
-
-    async def _write(self, parts: Sequence[bytes]) -> None:
-        self._torn = True  # until it is through: a call that is abandoned goes on in its thread
-        size_bytes = await self._local(_append, self.part, self._digest, parts)
+        await self._write(local, ready)
         self._torn = False
-        self.offset += size_bytes
-        self._tell(size_bytes)
 
-    async def _local(self, call: Callable[..., T], *args: object) -> T:
+    async def _write(self, local: _Local, data: bytearray) -> None:
+        await self._in_thread(local.write, data)
+        self.offset += len(data)
+        self._tell(len(data))
+
+    async def _in_thread(self, call: Callable[..., T], *args: object) -> T:
         try:
             return await self._threads.run(call, *args)
         except OSError as exc:
@@ -139,7 +146,8 @@ class Download:
 
     async def _begin_anew(self) -> None:
         old = self.part
-        self.part, self.offset, self._digest, self._torn = self._staging.part(), 0, hashlib.sha256(), False
+        self.part, self.offset, self._digest = self._staging.part(), 0, hashlib.sha256()
+        self._local, self._torn = None, False
         await self._staging.discard(old)
 
 
@@ -199,17 +207,24 @@ class _Reads:
         await asyncio.gather(*left, return_exceptions=True)
 
 
-def _create(part: Path) -> None:
-    part.write_bytes(b"")
+class _Local:
+    """
+    The local file. It is closed when nobody holds it any more: closed earlier, a write that was abandoned might go on
+    into whatever file has its descriptor by then.
+    """
 
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
-def _append(part: Path, digest: hashlib._Hash, parts: Sequence[bytes]) -> int:
-    # opened anew each time: a call that was abandoned must not meet a descriptor that is another file's by now
-    with part.open("ab") as file:
-        file.writelines(parts)
-    for each in parts:
-        digest.update(each)
-    return sum(map(len, parts))
+    def __del__(self) -> None:
+        if hasattr(self, "_descriptor"):
+            os.close(self._descriptor)
+
+    def write(self, data: bytearray) -> None:
+        """All of it. Raises OSError."""
+        left = memoryview(data)
+        while left:
+            left = left[os.write(self._descriptor, left) :]
 
 
 def _tail(part: Path, begin: int) -> bytes:

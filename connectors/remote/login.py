@@ -51,24 +51,37 @@ class Login:
             SourceMisconfigured: pause; its address is not allowed, its key is not the pinned one, it has no SFTP.
             SourceUnauthorised: pause; it refuses the login.
         """
-        if not self._account.pins:
-            raise unpinned(self._account.host)
+        pins, host = self._account.pins, self._account.host
+        if not pins:
+            raise unpinned(host)
         met: list[asyncssh.SSHKey] = []
-        problem = ""
-        for kind in self._account.pins.kinds:
+        hung_up = 0
+        while algorithms := _left(pins.kinds, met):
+            before = len(met)
             try:
-                return await self._open(kind, met)
+                return await self._open(algorithms, met)
             except asyncssh.HostKeyNotVerifiable:
-                continue  # it may have a key of another kind, which is the pinned one
-            except asyncssh.KeyExchangeFailed as exc:
-                problem = words(exc)  # such as that it has no key of this kind
-        met = met or await self.host_keys()
-        if not met:
-            raise SourceMisconfigured(
-                f"{self._account.host} and we have no algorithms in common: {problem}",
-                hint="ask the server's operator for current ones",
-            )
+                if len(met) == before:
+                    break  # what it shows is no key that we know
+            except (asyncssh.KeyExchangeFailed, _HungUp) as exc:
+                # A server that has no key of these kinds says so, or just hangs up; as one does that is going down.
+                hung_up += isinstance(exc, _HungUp)
+                if not met:
+                    raise await self._without_key(exc) from exc
+                if hung_up != 1:
+                    break
         raise self.mismatch(met)
+
+    async def _without_key(self, exc: Exception) -> TillError:
+        """Why it showed no key of the kinds that are pinned."""
+        if self._account.pins.kinds != KINDS:
+            try:
+                shown = await self.host_keys()
+            except TillError as other:
+                return other
+            if not any(fingerprint(key) in self._account.pins for key in shown):
+                return self.mismatch(shown)
+        return self._sorted(exc, f"connecting to {self._account.host}")
 
     def mismatch(self, met: Sequence[asyncssh.SSHKey]) -> SourceMisconfigured:
         """What is wrong with a server that shows these keys, none of which is pinned."""
@@ -84,27 +97,25 @@ class Login:
         Raises:
             SourceUnavailable: retry. SourceMisconfigured: pause; its address is not allowed.
         """
-        found: list[asyncssh.SSHKey] = []
-        for kind in KINDS:
+        found = [await self._host_key(_left(KINDS, []))]
+        while kinds := _left(KINDS, found):
             try:
-                found.append(await self._host_key(kind))
-            except asyncssh.KeyExchangeFailed:
-                continue
+                found.append(await self._host_key(kinds))
+            except TillError:
+                break  # it has no other, and says so or just hangs up
         return found
 
-    async def _host_key(self, kind: Sequence[str]) -> asyncssh.SSHKey:
+    async def _host_key(self, algorithms: Sequence[str]) -> asyncssh.SSHKey:
         connection = await self.connect()
         what = f"asking {self._account.host} for its host key"
         asking = asyncssh.get_server_host_key(
-            sock=connection, config=None, server_host_key_algs=list(kind), client_version="Tillstream"
+            sock=connection, config=None, server_host_key_algs=algorithms, client_version="Tillstream"
         )
         try:
             async with asyncio.timeout(self._account.answer_s):
                 key = await asking
         except TimeoutError as exc:
             raise _silent(what, self._account.answer_s) from exc
-        except asyncssh.KeyExchangeFailed:
-            raise
         except (asyncssh.Error, OSError, ValueError) as exc:
             raise self._sorted(exc, what) from exc
         finally:
@@ -122,20 +133,21 @@ class Login:
         """
         return await self._guard.connect(self._account.host, self._account.port, timeout_s=self._account.connect_s)
 
-    async def _open(self, kind: Sequence[str], met: list[asyncssh.SSHKey]) -> Session:
-        """A session, if the server proves a pinned key of this kind; what it shows instead is added to `met`."""
-        key, password = self._key(), self._secrets.resolve(self._account.password)
+    async def _open(self, algorithms: Sequence[str], met: list[asyncssh.SSHKey]) -> Session:
+        """A session, if the server proves a pinned key of these kinds; what it shows instead is added to `met`."""
+        key, password = await self._key(), self._secrets.resolve(self._account.password)
         connection = await self.connect()
         what = f"logging in to {self._account.host}"
+        gatekeeper = _Gatekeeper(self._account.pins, met)
         try:
             async with asyncio.timeout(self._account.answer_s):
                 logged_in = await asyncssh.connect(
                     sock=connection,
                     host=self._account.host,
                     port=self._account.port,
-                    client_factory=lambda: _Gatekeeper(self._account.pins, met),
+                    client_factory=lambda: gatekeeper,
                     known_hosts=([], [], []),
-                    server_host_key_algs=list(kind),
+                    server_host_key_algs=algorithms,
                     config=None,
                     agent_path=None,
                     client_keys=[key] if key else None,
@@ -157,8 +169,14 @@ class Login:
             connection.close()
             raise _silent(what, self._account.answer_s) from exc
         except (asyncssh.HostKeyNotVerifiable, asyncssh.KeyExchangeFailed):
+            connection.close()
             raise
-        except (asyncssh.Error, OSError, ValueError) as exc:
+        except (asyncssh.ConnectionLost, OSError) as exc:
+            connection.close()
+            if gatekeeper.was_shown_a_key:
+                raise self._sorted(exc, what) from exc
+            raise _HungUp(words(exc)) from exc
+        except (asyncssh.Error, ValueError) as exc:
             connection.close()
             raise self._sorted(exc, what) from exc
         except BaseException:
@@ -187,13 +205,14 @@ class Login:
             raise
         return Session(connection, client, answer_s=self._account.answer_s)
 
-    def _key(self) -> asyncssh.SSHKey | None:
+    async def _key(self) -> asyncssh.SSHKey | None:
         text = self._secrets.resolve(self._account.private_key)
         if not text:
             return None
         passphrase = self._secrets.resolve(self._account.passphrase)
-        try:
-            return asyncssh.import_private_key(text if text.endswith("\n") else text + "\n", passphrase or None)
+        whole = text if text.endswith("\n") else text + "\n"
+        try:  # in a thread: a passphrase is made into a key slowly, on purpose
+            return await asyncio.to_thread(asyncssh.import_private_key, whole, passphrase or None)
         except asyncssh.KeyEncryptionError as exc:
             raise SourceMisconfigured(
                 f"{self._account.private_key} cannot be decrypted", hint="is the passphrase the one of this key?"
@@ -207,6 +226,13 @@ class Login:
             ) from exc
 
     def _sorted(self, exc: Exception, what: str) -> TillError:
+        if isinstance(exc, TillError):
+            return exc
+        if isinstance(exc, asyncssh.KeyExchangeFailed):
+            return SourceMisconfigured(
+                f"{self._account.host} and we have no algorithms in common: {words(exc)}",
+                hint="ask the server's operator for current ones",
+            )
         if isinstance(exc, asyncssh.PermissionDenied | asyncssh.IllegalUserName):
             by = [name for name in ("private_key", "password") if getattr(self._account, name)]
             return SourceUnauthorised(
@@ -217,15 +243,21 @@ class Login:
         return SourceUnavailable(f"{what}: {words(exc)}")
 
 
+class _HungUp(Exception):
+    """The server closed the connection before it showed a key."""
+
+
 class _Gatekeeper(asyncssh.SSHClient):
     """Lets nobody in but a server with a pinned key; asyncssh asks before it logs in."""
 
     def __init__(self, pins: Pins, met: list[asyncssh.SSHKey]) -> None:
         self._pins = pins
         self._met = met
+        self.was_shown_a_key = False
 
     def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:  # noqa: ARG002
         """Whether it is pinned."""
+        self.was_shown_a_key = True
         if fingerprint(key) in self._pins:
             return True
         self._met.append(key)
@@ -242,6 +274,12 @@ def unpinned(host: str, keys: Sequence[asyncssh.SSHKey] = ()) -> SourceMisconfig
         f"no host key of {host} is pinned; it shows {shown_keys(keys)}",
         hint=f"compare it with what the server's operator tells you, then set host_key: {fingerprint(keys[0])}",
     )
+
+
+def _left(kinds: Sequence[Sequence[str]], met: Sequence[asyncssh.SSHKey]) -> list[str]:
+    """The algorithms of kinds of which no key was met."""
+    known = {key.get_algorithm() for key in met}
+    return [algorithm for kind in kinds if not known.intersection(kind) for algorithm in kind]
 
 
 def fingerprint(key: asyncssh.SSHKey) -> str:

@@ -51,7 +51,12 @@ class Session:
         self._connection = connection
         self._client = client
         self.answer_s = answer_s
-        self.alive = True
+        self._aborted = False
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can still be asked, as far as we know."""
+        return not self._aborted and not self._connection.is_closed()
 
     @property
     def most_read_bytes(self) -> int:
@@ -183,12 +188,12 @@ class Session:
 
     def abort(self) -> None:
         """Let go of the connection at once; whoever waits for an answer gets an error."""
-        self.alive = False
+        self._aborted = True
         self._connection.abort()
 
     async def close(self) -> None:
         """Say good-bye, within bounds. Raises nothing."""
-        self.alive = False
+        self._aborted = True
         self._connection.close()
         closing = asyncio.ensure_future(self._connection.wait_closed())
         await asyncio.wait({closing}, timeout=_GRACE_S)

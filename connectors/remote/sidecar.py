@@ -11,7 +11,7 @@ import re
 
 MAX_BYTES = 65_536
 _BARE = re.compile(rb"([0-9a-fA-F]{64})")
-_LINE = re.compile(rb"(\\?)([0-9a-fA-F]{64})[ \t]+\*?(.+)", re.DOTALL)
+_LINE = re.compile(rb"(\\?)([0-9a-fA-F]{64})(?: [ *]|[ \t]+\*?)(.+)", re.DOTALL)
 _TAG = re.compile(rb"(\\?)SHA256 \((.+)\) = ([0-9a-fA-F]{64})", re.DOTALL)
 _ESCAPES = {b"\\n": b"\n", b"\\r": b"\r", b"\\\\": b"\\"}
 _MARK = b"\xef\xbb\xbf"

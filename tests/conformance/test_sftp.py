@@ -20,6 +20,7 @@ GOOD_ROWS = 7
 class TestSftp(ConnectorConformance):
     spec = sftp.SPEC
     openssh = False
+    large_rows = 60_000
 
     @pytest.fixture(autouse=True)
     async def _servers(self) -> AsyncIterator[None]:
@@ -54,10 +55,9 @@ class TestSftp(ConnectorConformance):
 
     async def large_stock(self, folder: Path) -> Stock:
         server = await self._serve(folder)
-        rows = 80_000
-        lines = (f"p-{n},payin,succeeded,EUR,{n + 1},,2026-01-02T03:04:05Z,\n" for n in range(rows))
+        lines = (f"p-{n},payin,succeeded,EUR,{n + 1},,2026-01-02T03:04:05Z,\n" for n in range(self.large_rows))
         (server.root / "large.csv").write_text(HEADER + "".join(lines))
-        return Stock(self._config_of(server), rows, [], {}, server.secrets, folder / "staging")
+        return Stock(self._config_of(server), self.large_rows, [], {}, server.secrets, folder / "staging")
 
     async def _serve(self, folder: Path) -> Server:
         root = folder / "served"
@@ -70,6 +70,7 @@ class TestSftp(ConnectorConformance):
 
 class TestSftpOfOpenssh(TestSftp):
     openssh = True
+    large_rows = 10_000  # what is read is the same file again
 
 
 def _drop(path: Path, text: str, age: int) -> None:
