@@ -19,7 +19,7 @@ from connectors.record import RecordReader
 from connectors.source import Batch, Cursor, Rejection
 from schemas.errors import RecordRejected
 
-_BATCH = 1_000  # records of one batch; a page may have many more
+_BATCH = 500  # records of one batch, or the event loop waits for too long; a page may have many more
 _MOST_REFERENCE = 200
 
 
@@ -101,12 +101,15 @@ class Sheet:
         """The same text for the same content, however it is spaced and in whatever order its members come."""
         if self._volatile:
             record = {name: value for name, value in record.items() if name not in self._volatile}
-        return json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_number)
+        return _CANONICAL(record)
 
 
 def _number(value: object) -> object:
     """A number with a fraction, told apart from the same text in quotes."""
     return {"": str(value)}
+
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_number).encode
 
 
 def _digest(text: str) -> str:

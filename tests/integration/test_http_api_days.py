@@ -194,6 +194,17 @@ async def test_the_check_fails_with_the_seeds_words_and_says_what_to_do(world: W
     assert "IP not whitelisted" in steps[-1].hint
 
 
+async def test_an_api_that_limits_our_rate_is_read_to_its_end_all_the_same(world: World) -> None:
+    world.server.requests_per_s = 2
+
+    await world.run(sync_days_back=5)
+
+    throttled = [each for each in world.server.asked if each.status == 429]
+    assert throttled
+    assert len(world.memory.event_ids) == 5 * 12
+    assert world.memory.last_run.status == "READ"
+
+
 async def requested(world: World, known: Mapping[str, Cursor] | None = None, **options: Any) -> list[Task | Skipped]:
     source = HttpApiSource(world.config(), SourceContext(CONNECTOR.id, CONNECTOR.name, world.clock))
     return [item async for page in source.requested(known or {}, Request("run-1", **options)) for item in page]

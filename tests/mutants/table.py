@@ -347,4 +347,60 @@ MUTANTS = (
         "SELECT {partition_lock(LIVE_SCHEMA, place)}",
         (INTEGRATION + "test_sink_prune.py::test_pruning_leaves_a_partition_alone_that_is_at_work_and_comes_back",),
     ),
+    # What is lost between two pages of an API?
+    Mutant(
+        "one reading of counted pages is enough",
+        "connectors/http/resource.py",
+        "        return self.paging in (Paging.PAGE, Paging.OFFSET) and self.window is not WindowKind.WHOLE\n",
+        "        return False\n",
+        (INTEGRATION + "test_http_api_drift.py::test_no_row_is_lost_while_the_list_moves_between_pages",),
+    ),
+    Mutant(
+        "an offset counts what was asked for",
+        "connectors/http/paging.py",
+        'return {"offset": place.get("offset", 0) + len(page)}',
+        'return {"offset": place.get("offset", 0) + resource.page_size}',
+        (INTEGRATION + "test_http_api_drift.py::test_an_api_that_gives_less_than_was_asked_for_is_read_to_its_end",),
+    ),
+    Mutant(
+        "a window begins where the last one ended",
+        "connectors/http/window.py",
+        "            begin = min(until, read_at - timedelta(seconds=overlap_s)).replace(microsecond=0)\n",
+        "            begin = until\n",
+        (INTEGRATION + "test_http_api_drift.py::test_what_turns_up_late_is_found_within_the_overlap_and_not_after_it",),
+    ),
+    Mutant(
+        "what was read counts as seen before it is durable",
+        "connectors/http/seen.py",
+        "            for digest in list(self._at)[max(0, len(self._at) - later) :]:\n",
+        "            for digest in list(self._at)[len(self._at) :]:\n",
+        (
+            UNIT + "connectors/test_http_parts.py::test_what_was_read_after_a_cursor_is_not_taken_for_durable",
+            UNIT + "connectors/test_http_parts.py::test_nothing_is_ever_taken_for_seen_that_the_cursor_does_not_cover",
+        ),
+    ),
+    Mutant(
+        "a day that failed is left behind",
+        "connectors/http_api.py",
+        "            first=_first_due(part, known),\n",
+        "            first=None,\n",
+        (
+            INTEGRATION + "test_http_api_days.py::test_days_that_were_missed_are_made_up_for",
+            INTEGRATION + "test_http_api_days.py::test_a_day_that_failed_is_tried_again_days_later",
+        ),
+    ),
+    Mutant(
+        "credentials follow a redirect",
+        "connectors/http/client.py",
+        "    return replace(call, url=target, headers={}), Credentials(secrets=carried.secrets)\n",
+        "    return replace(call, url=target), carried\n",
+        (INTEGRATION + "test_http_api_access.py::test_a_redirect_to_another_origin_carries_no_credentials",),
+    ),
+    Mutant(
+        "everybody asks for a token",
+        "connectors/http/auth.py",
+        "        if self._asking is None:\n",
+        "        if True:\n",
+        (INTEGRATION + "test_http_api_access.py::test_fifty_who_need_a_token_ask_once",),
+    ),
 )

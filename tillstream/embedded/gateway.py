@@ -171,7 +171,7 @@ class Gateway:
     def _is_too_fast(self) -> bool:
         if not self.requests_per_s:
             return False
-        now = time.monotonic()
+        now = self._clock()
         while self._times and self._times[0] <= now - 1:
             self._times.popleft()
         if len(self._times) >= self.requests_per_s:
