@@ -131,6 +131,16 @@ SPEC = SourceSpec(
     config=DirectoryConfig,
     factory=DirectorySource,
     resumes_from="byte offset and row in each file, by content",
+    example={
+        "directory": "/srv/partners/acme",
+        "pattern": "*.csv",
+        "columns": {"reference": "Payment id", "amount": "Value", "effective_at": "Booked"},
+        "type": "payin",
+        "amount_unit": "major",
+        "date_format": "%d/%m/%Y",
+        "timezone": "Europe/Paris",
+    },
+    notes="What a file may look like: [files.md](../files.md). It is read once it is at rest, and stays where it is.",
 )
 
 

@@ -43,6 +43,7 @@ from connectors.record import (
 )
 from connectors.source import NO_HEADERS, Batch, Cursor, Rejection, Revision, SourceRecord
 from connectors.spec import ConnectorConfig, Matching
+from connectors.word import Called
 from schemas.errors import RecordRejected
 from schemas.money import exponent
 from schemas.payment import MAX_RAW, PaymentType, Status
@@ -63,7 +64,7 @@ def _is_column(value: str) -> str:
     return value
 
 
-Column = Annotated[str, AfterValidator(_is_column)]
+Column = Annotated[str, AfterValidator(_is_column), Called("a column or a path")]
 """A configuration field: a record's own name for a value, or a path into it."""
 
 

@@ -20,6 +20,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from connectors.word import Called
 from schemas.errors import SourceMisconfigured, SourceUnavailable
 
 Address = IPv4Address | IPv6Address
@@ -53,7 +54,7 @@ def _is_network(value: str) -> str:
     return value
 
 
-Network = Annotated[str, AfterValidator(_is_network)]
+Network = Annotated[str, AfterValidator(_is_network), Called("an address range")]
 """A configuration field: an address range such as `10.1.0.0/16`."""
 
 

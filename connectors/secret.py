@@ -16,6 +16,7 @@ from typing import Annotated, Protocol
 from pydantic import AfterValidator
 from pydantic.fields import FieldInfo
 
+from connectors.word import Called
 from schemas.errors import SourceMisconfigured
 
 REFERENCE = re.compile(
@@ -30,7 +31,9 @@ def _is_reference(value: str) -> str:
     return value
 
 
-SecretReference = Annotated[str, AfterValidator(_is_reference)]
+SecretReference = Annotated[
+    str, AfterValidator(_is_reference), Called("a secret's name: `${env:NAME}` or `${file:NAME}`")
+]
 """A configuration field that names a secret; empty: there is none."""
 
 

@@ -33,8 +33,8 @@ from pydantic.fields import FieldInfo
 
 from schemas.errors import ConfigError
 from schemas.topic import DEFAULT_PREFIX
+from tillstream.dsn import mask_url, secrets_of
 from tillstream.embedded.home import default_home
-from tillstream.secret import mask_url, secrets_of
 
 ENVIRONMENT_PREFIX = "TILL_"
 CONFIG_VARIABLE = "TILL_CONFIG"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
@@ -27,9 +28,11 @@ from schemas.event import ConnectorEvent
 from schemas.letter import DeadLetter
 from schemas.metric import METRICS
 from schemas.topic import topics
+from tillstream import docs_source
 from tillstream.cli.app import app
 from tillstream.cli.exit import MEANINGS
-from tillstream.config import OTHER_VARIABLES, all_settings, allowed, show
+from tillstream.config import OTHER_VARIABLES, all_settings, show
+from tillstream.docs_source import table
 
 ROOT = Path(__file__).parents[1]
 RULES = Path("compose/prometheus/rules.yml")
@@ -45,7 +48,7 @@ WITHOUT_ALERT: Mapping[str, str] = {
     "tillstream_records_total": "volume differs by source; rejected ones alert as dead letters",
     "tillstream_publish_seconds": "a slow broker shows in scan age and retries",
     "tillstream_checkpoints_total": "a rate to look at",
-    "tillstream_checkpoints_refused_total": "a worker that was frozen has woken: what it says is refused, as it should be",
+    "tillstream_checkpoints_refused_total": "a frozen worker has woken: what it says is refused, as it should be",
     "tillstream_runs_awaiting_sink": "normal while the sink works; past the deadline tillstream_run_overdue alerts",
     "tillstream_source_lag_seconds": "past its own lag_alert_s a connector is unwell, which alerts",
     "tillstream_connector_state": "tillstream_connector_healthy sums it up",
@@ -102,7 +105,8 @@ def pages() -> dict[str, str]:
     return {
         "docs/cli.md": _cli(),
         "docs/config.md": _config(),
-        "docs/sources.md": _sources(),
+        "docs/sources.md": docs_source.index(BUILTIN, note=_NOTE),
+        **{f"docs/sources/{kind}.md": docs_source.page(spec, note=_NOTE) for kind, spec in BUILTIN.items()},
         "docs/metrics.md": _metrics(),
         "docs/errors.md": _errors(),
         "docs/topics.md": _topics(),
@@ -131,12 +135,6 @@ def _schema(model: type[BaseModel]) -> str:
     return json.dumps(body, indent=2, ensure_ascii=False) + "\n"
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    lines += ["| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
-
-
 # commands
 
 
@@ -147,7 +145,7 @@ def _cli() -> str:
         _NOTE,
         _CLI_INTRO,
         "## Exit statuses\n",
-        _table(("status", "meaning"), [(str(status.value), meaning) for status, meaning in MEANINGS.items()]),
+        table(("status", "meaning"), [(str(status.value), meaning) for status, meaning in MEANINGS.items()]),
         "## `till`\n",
         _parameters(root),
     ]
@@ -186,7 +184,7 @@ def _parameters(command: Any) -> str:
             else str(getattr(parameter.default, "value", parameter.default))
         )
         rows.append((f"`{name}`", parameter.help or "", f"`{default}`" if default else ""))
-    return _table(("option", "what it does", "default"), rows) if rows else ""
+    return table(("option", "what it does", "default"), rows) if rows else ""
 
 
 # settings
@@ -209,10 +207,10 @@ def _config() -> str:
             "# Settings\n",
             _NOTE,
             _CONFIG_INTRO,
-            _table(("key", "variable", "value", "default", "what it is"), rows),
+            table(("key", "variable", "value", "default", "what it is"), rows),
             "## Other variables\n",
             "They are read before there are settings.\n",
-            _table(("variable", "what it is"), others),
+            table(("variable", "what it is"), others),
         ]
     )
 
@@ -227,22 +225,6 @@ def _default(key: str, field: Any) -> str:
     return f"`{show(value)}`" if isinstance(value, SecretStr) else f"`{getattr(value, 'value', value)}`"
 
 
-def _sources() -> str:
-    parts = [
-        "# Sources\n",
-        _NOTE,
-        "Options of `till connector create NAME --kind KIND -O key=value …`, or keys of its JSON file (`--file`).\n",
-    ]
-    for spec in BUILTIN.values():
-        rows = [
-            (f"`{name}`", allowed(field), _default(name, field), field.description or "")
-            for name, field in spec.config.model_fields.items()
-        ]
-        parts += [f"## `{spec.kind}`\n", f"{spec.summary} Resumes from: {spec.resumes_from}.\n"]
-        parts.append(_table(("key", "value", "default", "what it is"), rows))
-    return "\n".join(parts)
-
-
 # metrics
 
 
@@ -253,7 +235,7 @@ def _metrics() -> str:
         name = block.split("\n", 1)[0].strip()
         expression = block.split("expr: ", 1)[1].split("\n", 1)[0]
         for metric in METRICS:
-            if metric.name in expression:
+            if re.search(rf"\b{metric.name}\b", expression):
                 alerts.setdefault(metric.name, []).append(name)
     rows = [
         (
@@ -270,7 +252,7 @@ def _metrics() -> str:
             "# Metrics\n",
             _NOTE,
             _METRICS_INTRO,
-            _table(("metric", "kind", "labels", "meaning", "alert"), rows),
+            table(("metric", "kind", "labels", "meaning", "alert"), rows),
         ]
     )
 
@@ -291,10 +273,10 @@ def _errors() -> str:
             "# Errors\n",
             _NOTE,
             _ERRORS_INTRO,
-            _table(("code", "class", "disposition", "meaning", "hint"), rows),
+            table(("code", "class", "disposition", "meaning", "hint"), rows),
             "## Why a record is rejected\n",
             "The `reason` of a dead letter: a metric label and a column of `till deadletter list`.\n",
-            _table(("reason", "decided in"), reasons),
+            table(("reason", "decided in"), reasons),
         ]
     )
 
@@ -313,20 +295,9 @@ def _reasons() -> dict[str, str]:
     for package in ("schemas", "connectors", "streams", "sinks"):
         for file in sorted((ROOT / package).rglob("*.py")):
             for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-                for code in _codes(node):
+                for code in docs_source.codes(node):
                     found.setdefault(code, set()).add(package)
     return {code: ", ".join(sorted(files)) for code, files in found.items()}
-
-
-def _codes(node: ast.AST) -> Iterator[str]:
-    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
-        return
-    place = {"RecordRejected": 0, "PydanticCustomError": 0, "Rejection": 1, "rejected": 0}.get(node.func.id)
-    if place is None or len(node.args) <= place:
-        return
-    code = node.args[place]
-    if isinstance(code, ast.Constant) and isinstance(code.value, str) and code.value.isidentifier():
-        yield code.value
 
 
 def _topics() -> str:
@@ -345,7 +316,7 @@ def _topics() -> str:
             "# Topics\n",
             _NOTE,
             _TOPICS_INTRO,
-            _table(("topic", "key", "partitions", "largest message, bytes", "configuration"), rows),
+            table(("topic", "key", "partitions", "largest message, bytes", "configuration"), rows),
         ]
     )
 

@@ -19,12 +19,12 @@ import asyncpg
 import psutil
 
 from schemas.errors import StackError
+from tillstream.dsn import mask_url
 from tillstream.embedded import jar, kafka, postgres
 from tillstream.embedded.home import ROOT_UID, Home, closed_ancestor, default_cache
 from tillstream.embedded.java import find_java
 from tillstream.embedded.port import PortBook, is_free
 from tillstream.embedded.state import read_state
-from tillstream.secret import mask_url
 
 DISTRIBUTION = "tillstream"
 PACKAGES = ("schemas", "connectors", "streams", "sinks", "tillstream")

@@ -132,7 +132,7 @@ class Teller:
             self.asking = asyncio.get_running_loop().create_task(self._tell_ready(state), name="readiness")
 
     async def _tell_ready(self, state: StackState) -> None:
-        from tillstream.secret import mask_url
+        from tillstream.dsn import mask_url
 
         until_s: float | None = time.monotonic() + self._patience_s
         while problems := await self._problems():
