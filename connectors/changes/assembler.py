@@ -131,9 +131,9 @@ class Assembler:
             raise SourceMisconfigured(str(exc), hint="report the server's version with this message") from exc
         match message:
             case Insert():
-                return self._changed(message.relation, message.new, None, len(data))
+                self._inserted(message, len(data))
             case Update():
-                return self._changed(message.relation, message.new, message.old, len(data))
+                return self._updated(message, len(data))
             case Delete():
                 self._deleted(message)
             case Begin():
@@ -186,13 +186,17 @@ class Assembler:
         self.place.transaction, self.place.index = self._commit_lsn, self._index
         return True
 
-    def _changed(self, identifier: int, new: Values, old: Values | None, size: int) -> Incomplete | None:
+    def _inserted(self, message: Insert, size: int) -> None:
+        if self._is_new() and (reader := self._relations[message.relation].reader) is not None:
+            self.gathered.add(reader, message.new, self._position, self._revision, size=size)
+
+    def _updated(self, message: Update, size: int) -> Incomplete | None:
         if not self._is_new():
             return None
-        relation, reader = self._relations[identifier]
+        relation, reader = self._relations[message.relation]
         if reader is None:
             return None
-        position = self._position
+        position, new, old = self._position, message.new, message.old
         if not reader.is_complete(new):
             if old is None or relation.identity != _FULL:
                 return Incomplete(reader, new, position, self._revision, size)
@@ -248,4 +252,4 @@ class Assembler:
 
     @property
     def _revision(self) -> Revision:
-        return Revision(self._at, min(self._commit_lsn + self._index, lsn.MAX_LSN))
+        return Revision(self._at, self._commit_lsn + self._index)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-MAX_LSN = (1 << 63) - 1  # what an event's `revision_seq` can hold; the log would have to grow to 8 EiB
 _LSN = re.compile(r"([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})", re.ASCII)
 
 

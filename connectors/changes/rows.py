@@ -58,6 +58,7 @@ class RowReader:
         named, paths = _named(config)
         self._check(named | paths, config)
         self._keeps_record = mapper.keeps_record
+        self._is_known_by_key = config.identity == POSITION
         try:
             self._record = mapper.row_reader(self.names)
         except RecordRejected as exc:
@@ -89,7 +90,7 @@ class RowReader:
             value = values[place]
             if value is not None and value is not UNCHANGED:
                 converted[place] = convert(value)
-        record = self._record(converted, self.key_of(values), None)
+        record = self._record(converted, self.key_of(values) if self._is_known_by_key else "", None)
         if record is None:
             return None
         if self._keeps_record:

@@ -67,7 +67,8 @@ class Session:
     async def change(self, statement: str) -> None:
         """The only way to change anything: a transaction of its own that may write."""
         with told(self.server):
-            async with self._connection.transaction(readonly=False):
+            async with self._connection.transaction():
+                await self._connection.execute("SET TRANSACTION READ WRITE")
                 await self._connection.execute(statement)
 
     @contextlib.asynccontextmanager
