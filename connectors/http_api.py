@@ -23,7 +23,7 @@ from connectors.http.about import EXAMPLE, NOTES
 from connectors.http.auth import AuthKind
 from connectors.http.body import MIB
 from connectors.http.checking import Sample
-from connectors.http.client import Client, Limits
+from connectors.http.client import Client
 from connectors.http.config import HttpApiConfig
 from connectors.http.fetch import Pages
 from connectors.http.pace import Pace
@@ -33,6 +33,7 @@ from connectors.http.request import places_of
 from connectors.http.resource import Resource, WindowKind
 from connectors.http.seen import Seen
 from connectors.http.sheet import Understanding
+from connectors.http.verdict import Limits
 from connectors.http.window import Window, day, due_days
 from connectors.network import Guard
 from connectors.source import Batch, CheckStep, Cursor, Request, Skipped, Task
