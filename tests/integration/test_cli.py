@@ -74,6 +74,14 @@ def test_a_connector_is_created_from_a_relative_path_updated_and_deleted(tmp_pat
         assert till("connector", "update", "bank", "-O", option, cwd=tmp_path, **variables).returncode == 0
     shown = json.loads(till("connector", "show", "bank", "-o", "json", **variables).stdout)
     assert shown["configuration"] == {"directory": str(tmp_path / "out"), "poll_s": 3}
+    assert {name: shown["options"][name] for name in ("poll_s", "parallel", "records_per_s", "filters")} == {
+        "poll_s": 3.0,
+        "parallel": 4,
+        "records_per_s": 0.0,
+        "filters": [],
+    }
+    told = till("connector", "show", "bank", **variables).stdout.splitlines()
+    assert [line.split()[1:] for line in told if "records_per_s" in line] == [["0.0", "(default)"]]
 
     assert till("connector", "delete", "bank", "--dry-run", **variables).returncode == 0
     assert till("connector", "delete", "bank", **variables).returncode == 0

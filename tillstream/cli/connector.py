@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -56,10 +57,14 @@ def list_(output: OutputOption = Output.TABLE) -> None:
 
 @group.command("show")
 def show(connector: NameArgument, output: OutputOption = Output.TABLE) -> None:
-    """Show one connector."""
+    """Show one connector, with its options: those that were set, and the others that hold for every connector."""
+    from connectors.spec import ConnectorConfig
+    from tillstream.control.connector import in_force
+
     view = context.run(_found(connector))
+    options = in_force(spec_of(view.kind), view.configuration)
     if output is not Output.TABLE:
-        print_data(output, view)
+        print_data(output, {**asdict(view), "options": options})
         return
     fields: list[tuple[str, object]] = [
         ("connector", view.name),
@@ -77,7 +82,9 @@ def show(connector: NameArgument, output: OutputOption = Output.TABLE) -> None:
         ("at", view.last_run_at),
         ("created", view.created_at),
     ]
-    print_fields([*fields, *((f"  {key}", value) for key, value in sorted(view.configuration.items()))])
+    fields += [(f"  {key}", value) for key, value in sorted(view.configuration.items())]
+    unset = [name for name in ConnectorConfig.model_fields if name not in view.configuration]
+    print_fields([*fields, *((f"  {name}", f"{json.dumps(options.get(name))} (default)") for name in unset)])
 
 
 @group.command("create")

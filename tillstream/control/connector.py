@@ -139,6 +139,14 @@ def judged(
     return model, problems
 
 
+def in_force(spec: SourceSpec, configuration: Configuration) -> dict[str, object]:
+    """Every option with the value that holds, given or not; of a configuration that cannot work, what is given."""
+    try:
+        return spec.config.model_validate(configuration).model_dump(mode="json")
+    except ValidationError:
+        return dict(configuration)
+
+
 # pydantic's own error mapping
 def _problem(error: Mapping[str, Any], spec: SourceSpec) -> str:
     key = ".".join(str(part) for part in error["loc"]) or "configuration"
