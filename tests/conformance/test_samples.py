@@ -1,7 +1,7 @@
 """
 Every `samples/<kind>/<case>/` holds a connector, an input, and what becomes of it, a line a record:
 
-    connector.yaml    name, kind, configuration, and the provider where it is another name
+    connector.yaml    the connector, as `till connector apply` reads it
     input.*           what the source has, a file or a folder
     expected.jsonl    the events in their order, then what was rejected, then how many were left out
 
@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from connectors.clock import SystemClock
 from connectors.envelope import Connector
@@ -30,6 +29,7 @@ from connectors.testing import CONNECTOR, START, Memory, run_through
 from schemas.event import ConnectorEvent
 from schemas.letter import DeadLetter
 from tests.conformance.feeds import FEEDS
+from tillstream.control.document import documents
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 CASES = sorted(path.parent for kind in FEEDS for path in SAMPLES.glob(f"{kind}/*/connector.yaml"))
@@ -59,13 +59,12 @@ PARTS = ["connector", "expected", "input"]
 
 async def read(case: Path, folder: Path) -> Memory:
     """Run the case's connector over its input once."""
-    described = yaml.safe_load((case / "connector.yaml").read_text(encoding="utf-8"))
-    assert set(described) - {"provider"} == {"name", "kind", "configuration"}
-    spec, configuration = specs()[described["kind"]], described["configuration"]
+    (described,) = documents((case / "connector.yaml").read_text(encoding="utf-8"), place=case.name)
+    spec, configuration = specs()[described.kind], described.configuration
     spec.config.model_validate(configuration)  # as it is, not only as it is tested
     (given,) = case.glob("input*")
     memory = Memory()
-    connector = Connector(CONNECTOR.id, described["name"], described.get("provider", described["name"]))
+    connector = Connector(CONNECTOR.id, described.name, described.provider or described.name)
     async with FEEDS[spec.kind](given, configuration, folder) as fed:
         config = spec.config.model_validate({**configuration, **fed.overrides})
         ports = replace(
