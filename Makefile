@@ -13,9 +13,10 @@ LOCKED := .venv/.locked-$(shell cksum < requirements/dev.txt | cut -d ' ' -f 1)
 INSTALLED := .venv/.installed-$(shell cat requirements/dev.txt pyproject.toml | cksum | cut -d ' ' -f 1)
 
 .PHONY: help setup demo test mutants coverage check format bench docs lock clean
+.PHONY: connectors-up connectors-demo connectors-seed
 
 help: ## List what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED) ## Make .venv from the hashed lock, with Tillstream in it (done once)
 
@@ -32,6 +33,27 @@ $(INSTALLED): $(LOCKED)
 
 demo: setup ## Start Kafka, PostgreSQL and Tillstream, feed them the samples (ONCE=1: and stop)
 	$(BIN)/till demo $(if $(ONCE),--once) $(ARGS)
+
+# Seed 004's names for them. With Docker the server is a container, and its files lie in compose/sftp/upload; without, it
+# is our own, and they lie in the home. SFTP_HOST, SFTP_PORT, SFTP_USER and SFTP_PASS are heeded by both.
+SFTP := $(BIN)/python -m tillstream.embedded.sftp
+DOCKER_SFTP := SFTP_PORT=$${SFTP_PORT:-2222} SFTP_PASS=$${SFTP_PASS:-bankpass}
+HAS_DOCKER := docker info >/dev/null 2>&1
+
+connectors-up: setup ## Start an SFTP server with a bank's files in it (without Docker: here, until Ctrl-C)
+	@if $(HAS_DOCKER); then \
+	  docker compose -f compose/sftp.yaml up --detach --wait && $(SFTP) seed --folder compose/sftp/upload && \
+	  $(DOCKER_SFTP) $(SFTP) connector > compose/sftp/connector.json && \
+	  echo "a connector that reads it: till connector apply -f compose/sftp/connector.json"; \
+	else \
+	  echo "no Docker daemon answers: our own server serves here, until Ctrl-C"; $(SFTP) serve; \
+	fi
+
+connectors-demo: setup ## Put today's bank file, and its checksum, where the SFTP server serves it
+	@$(SFTP) daily $$($(HAS_DOCKER) && echo --folder compose/sftp/upload)
+
+connectors-seed: setup ## Put the bank file of seed 004 there
+	@$(SFTP) seed $$($(HAS_DOCKER) && echo --folder compose/sftp/upload)
 
 test: setup ## Run every test, on a real Kafka and a real PostgreSQL
 	$(BIN)/python -m pytest $(ARGS)

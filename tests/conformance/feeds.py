@@ -21,6 +21,7 @@ from aiohttp.test_utils import TestServer
 
 from connectors.http_api import HttpApiConfig
 from connectors.testing import START
+from tests.sftp_server import PASSWORD, sftp_server
 
 # the sample's configuration
 Configuration = Mapping[str, Any]
@@ -70,4 +71,13 @@ async def http_api(given: Path, configuration: Configuration, folder: Path) -> A
         yield Fed(overrides, dict.fromkeys(references, "canary-secret"))
 
 
-FEEDS: Mapping[str, Feed] = {"directory": directory, "http_api": http_api}
+@asynccontextmanager
+async def sftp(given: Path, configuration: Configuration, folder: Path) -> AsyncIterator[Fed]:
+    """A server with the files in the folder that the connector reads."""
+    shutil.copytree(given, folder / str(configuration["remote_path"]).strip("/"))
+    async with sftp_server(folder) as server:
+        elsewhere = {name: value for name, value in server.config.items() if name not in {"password", "remote_path"}}
+        yield Fed({**elsewhere, "parallel": 1}, {configuration["password"]: PASSWORD})
+
+
+FEEDS: Mapping[str, Feed] = {"directory": directory, "http_api": http_api, "sftp": sftp}
