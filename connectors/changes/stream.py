@@ -27,6 +27,7 @@ from connectors.changes.tablecopy import copy
 from connectors.ports import Clock
 from connectors.source import Batch
 from schemas.errors import ChangesLost, SourceMisconfigured
+from schemas.failpoint import failpoint
 
 FETCH_ROWS = 500  # messages fetched at a time: one holds a row, and a row may be large
 LET_GO_S = 0.5  # advancing a slot reads the log once more
@@ -49,6 +50,7 @@ async def begin(session: Session, options: StreamOptions, origin: Origin, tables
         )
     if state is None:
         state = await slot.make_slot(session, options.slot)
+        failpoint("after_slot_made")
     elif made:
         # Before the publication nothing was published, and older servers fail at it. The copy reads those rows.
         confirmed = await slot.log_end(session)
@@ -181,6 +183,7 @@ class Stream:
         if durable > self._confirmed and now_s - self._let_go_s >= LET_GO_S:
             self._confirmed, self._let_go_s = durable, now_s
             await slot.advance(self._session, self._options.slot, durable)
+            failpoint("after_slot_advanced")
         if now_s - self._watched_s >= STATE_S:
             self._watched_s = now_s
             state = await slot.slot_state(self._session, self._options.slot)
