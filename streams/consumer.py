@@ -457,9 +457,13 @@ class SliceConsumer(driver.Consumer):
 
     @property
     def is_ready(self) -> bool:
-        """Whether there is an assignment, and every slice partition of it knows where it starts."""
+        """
+        Whether we take part in the group, and every slice partition that is ours knows where it starts.
+
+        With more workers than partitions one may own none: it stands by.
+        """
         try:
-            return bool(self.assignment()) and all(owned.inflight for owned in self._owned.values())
+            return (bool(self.assignment()) or self.is_member) and all(each.inflight for each in self._owned.values())
         except ConsumerNotStarted:  # Faust's answer until its thread has come up
             return False
 

@@ -26,6 +26,7 @@ EXIT_STUCK = 70  # EX_SOFTWARE of sysexits.h; the watchdog uses it too
 STOP_WITHIN_S = 9.0  # supervisors send SIGKILL after 10
 _TASKS_S = 0.5  # for tasks that nobody awaited
 _LAST_RESORT_S = 0.5
+_ALIVE_EVERY_S = 5.0
 _YOUNG_OBJECTS = 50_000  # of about 20 for each event in flight; CPython's 700 cost 23 µs per event (docs/decisions/010)
 
 
@@ -69,9 +70,13 @@ class Stop:
         self.request()
 
 
-def run(main: Callable[[Stop], Awaitable[int]], *, stop_within_s: float = STOP_WITHIN_S) -> int:
+def run(main: Callable[[Stop], Awaitable[int]], *, stop_within_s: float = STOP_WITHIN_S, frozen_s: float = 0.0) -> int:
     """
     Run `main` to its end on a loop of its own (uvloop's, if it is installed), and return its status.
+
+    With `frozen_s` a process whose interpreter stands still for so long ends itself, with every thread's place on its
+    standard error: C code that never lets go of the interpreter (a regular expression gone wild) stops every thread of
+    Python's, the watchdog too.
 
     `main` is to return soon after its `Stop` is requested. An exception out of it is logged, and the status is 1.
     Whatever is still running after that (threads, tasks that resist cancellation) ends with the process: then this call
@@ -80,7 +85,7 @@ def run(main: Callable[[Stop], Awaitable[int]], *, stop_within_s: float = STOP_W
     _collect_less_garbage()
     loop = _new_loop()
     asyncio.set_event_loop(loop)
-    status = loop.run_until_complete(_guarded(main, stop_within_s))
+    status = loop.run_until_complete(_guarded(main, stop_within_s, frozen_s))
     loop.run_until_complete(_cancel_rest())
     if [thread for thread in threading.enumerate() if not thread.daemon and thread is not threading.main_thread()]:
         _leave_now(status, quietly=True)
@@ -90,14 +95,27 @@ def run(main: Callable[[Stop], Awaitable[int]], *, stop_within_s: float = STOP_W
     return status
 
 
-async def _guarded(main: Callable[[Stop], Awaitable[int]], stop_within_s: float) -> int:
+async def _guarded(main: Callable[[Stop], Awaitable[int]], stop_within_s: float, frozen_s: float) -> int:
     stop = Stop(stop_within_s)
     stop.listen()
+    living = asyncio.create_task(_live(stop, frozen_s)) if frozen_s else None
     try:
         return await main(stop)
     except Exception:
         log.exception("the process crashed")
         return EXIT_CRASH
+    finally:
+        if living is not None:
+            living.cancel()
+            if not stop.requested:
+                faulthandler.cancel_dump_traceback_later()
+
+
+async def _live(stop: Stop, frozen_s: float) -> None:
+    """Put the end off again and again, by a thread in C; from a stop on, that has its own bound."""
+    while not stop.requested:
+        faulthandler.dump_traceback_later(frozen_s, exit=True)
+        await asyncio.sleep(min(_ALIVE_EVERY_S, frozen_s / 3))
 
 
 async def _cancel_rest() -> None:

@@ -66,6 +66,7 @@ _WAITS_S = (0.2, 5.0)
 _LOOK_S = 0.1
 CONNECTORS_FINISH_S = 5.8  # a member's own bound, so that leaving the group still fits into what a process has to end
 BLAME_S = 5.0
+FROZEN_FACTOR = 2  # the watchdog, which can name who blocks, comes first
 
 
 def topics_of(settings: Settings) -> Topics:
@@ -143,7 +144,7 @@ def work(role: Role, settings: Settings) -> int:
             refused.append(exc)
             return EXIT_CRASH
 
-    status = run(main)
+    status = run(main, frozen_s=settings.sink.watchdog_s * FROZEN_FACTOR)
     if refused:
         raise refused[0]
     return status
@@ -343,7 +344,7 @@ class _OwnedState:
         """All that are ours now."""
         self._owned = self._of_state(partitions)
         if self.fleet is not None:
-            self.fleet.look()
+            self.fleet.assigned()
 
     def _of_state(self, partitions: Collection[Key]) -> frozenset[int]:
         return frozenset(number for topic, number in partitions if topic == self._topic.name)

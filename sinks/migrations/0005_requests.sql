@@ -37,6 +37,9 @@ ALTER TABLE connector_claims
     ADD COLUMN blocked_times   integer NOT NULL DEFAULT 0,
     ADD COLUMN blocked_version integer;              -- of the configuration
 
+-- A connector that paused itself, because of an error that somebody had to mend, starts anew once it is resumed.
+ALTER TABLE connectors ADD COLUMN resumed_at timestamptz;
+
 -- Workers look every few seconds. This lets them look at once; a signal that is lost costs seconds.
 CREATE FUNCTION till_tell_desired() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -45,7 +48,7 @@ BEGIN
 END
 $$;
 
-CREATE TRIGGER tell_desired AFTER INSERT OR UPDATE OF configuration_version, deleted_at ON connectors
+CREATE TRIGGER tell_desired AFTER INSERT OR UPDATE OF configuration_version, deleted_at, resumed_at ON connectors
     FOR EACH STATEMENT EXECUTE FUNCTION till_tell_desired();
 CREATE TRIGGER tell_desired AFTER UPDATE OF status ON sp_v2_connectors
     FOR EACH STATEMENT EXECUTE FUNCTION till_tell_desired();

@@ -203,7 +203,7 @@ async def test_a_worker_frozen_past_its_session_is_succeeded_and_what_it_says_th
 
 
 PLUGIN = """
-    import asyncio, threading, time
+    import asyncio, re, time
     from connectors.source import Batch, CheckStep, Task
     from connectors.spec import ConnectorConfig, SourceSpec
 
@@ -226,6 +226,8 @@ PLUGIN = """
                 await asyncio.to_thread(time.sleep, 3600)
             while self.how == "cpu":
                 pass
+            if self.how == "regex":  # holds the interpreter, and with it every other thread
+                re.match("(a+)+$", "a" * 64 + "b")
             while True:
                 try:
                     await asyncio.sleep(3600)
@@ -262,16 +264,21 @@ def plugin(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("PYTHONPATH", str(folder))
 
 
-@pytest.mark.parametrize("how", ["thread", "stubborn"])
-async def test_a_connector_that_hangs_holds_up_no_other_and_no_rebalance(town: Town, plugin: None, how: str) -> None:
-    hanging = await connector.create(town.stage.pool, name="hanging", spec=HANGING, configuration={"how": how})
+async def test_connectors_that_hang_hold_up_no_other_and_no_rebalance(town: Town, plugin: None) -> None:
+    """One in a thread, one that swallows every cancellation and never closes."""
+    pool, every = town.stage.pool, len(CONNECTORS) + 2
+    hanging = [
+        await connector.create(pool, name=how, spec=HANGING, configuration={"how": how})
+        for how in ("thread", "stubborn")
+    ]
     first = worker(town, "first")
-    await town.runs_on(first, every=len(CONNECTORS) + 1)
+    await town.runs_on(first, every=every)
     town.drop()
     second = worker(town, "second")
-    await town.runs_on(first, second, every=len(CONNECTORS) + 1)
+    await town.runs_on(first, second, every=every)
     town.drop()
-    await connector.set_status(town.stage.pool, hanging, connector.ConnectorStatus.PAUSED)
+    for each in hanging:
+        await connector.set_status(pool, each, connector.ConnectorStatus.PAUSED)
     town.drop()
 
     await town.settled()
@@ -287,11 +294,11 @@ async def test_a_source_that_blocks_the_event_loop_is_named_and_waits_while_the_
 ) -> None:
     await connector.create(town.stage.pool, name="hanging", spec=HANGING, configuration={"how": "cpu"})
     town.drop()
-    first = worker(town, "first", sink_watchdog_s="3s")
+    first = worker(town, "first", sink_watchdog_s="10s")
 
     assert await first.ended(within_s=60) == 70
     assert 'task="hanging: reading one"' in first.log, first.log[-LOG_LINES * 80 :]
-    second = worker(town, "second", sink_watchdog_s="3s")
+    second = worker(town, "second", sink_watchdog_s="10s")
     town.drop()
     await town.settled()
 
@@ -301,3 +308,37 @@ async def test_a_source_that_blocks_the_event_loop_is_named_and_waits_while_the_
     assert found["state"] == "degraded"
     assert "blocked the event loop" in found["problem"]
     assert await second.stop() == 0
+
+
+async def test_a_source_that_holds_the_interpreter_ends_its_worker_too(town: Town, plugin: None) -> None:
+    """Not even the watchdog's thread runs then."""
+    hanging = await connector.create(town.stage.pool, name="hanging", spec=HANGING, configuration={"how": "regex"})
+    first = worker(town, "first", sink_watchdog_s="10s")
+
+    assert await first.ended(within_s=60) == 1
+    assert 're.match("(a+)+$"' in first.log or "in read" in first.log
+
+    await connector.set_status(town.stage.pool, hanging, connector.ConnectorStatus.PAUSED)
+    second = worker(town, "second", sink_watchdog_s="10s")
+    town.drop()
+    await town.settled()
+    assert await second.stop() == 0
+
+
+async def test_a_worker_without_a_partition_stands_by_and_takes_over(
+    kafka: Kafka, database: str, tmp_path: Path
+) -> None:
+    async with open_stage(kafka.bootstrap, database, state_partitions=1) as stage:
+        town = Town(stage, tmp_path)
+        await town.open()
+        first, second = worker(town, "first"), worker(town, "second")
+        await first.ready()
+        await second.ready()
+        await town.runs_on(first, second)
+        [owner] = await town.owners()
+        owning, standby = (first, second) if owner == str(first.process.pid) else (second, first)
+
+        owning.send(signal.SIGKILL)
+
+        await town.runs_on(standby)
+        assert await standby.stop() == 0

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -19,10 +19,10 @@ from connectors import directory
 from connectors.clock import SystemClock
 from connectors.ports import Ports
 from connectors.runner import State
-from connectors.source import Batch, Cursor, Task
+from connectors.source import Batch, Cursor, Skipped, Task
 from connectors.testing import Faults, Memory, MemoryCheckpoints, MemoryDeadLetters, MemoryPublisher
 from connectors.thread import ThreadsByOwner
-from schemas.errors import ConfigError, Conflict
+from schemas.errors import ConfigError, Conflict, SourceMisconfigured
 from sinks.migrate import migrate
 from sinks.mirror import CheckpointMirror
 from sinks.pool import Pool, close_pool, open_pool
@@ -622,3 +622,32 @@ async def test_a_connector_that_blocked_a_worker_waits_until_it_is_configured_an
         await connectors.configure(pool, view, spec=directory.SPEC, configuration=view.configuration)
 
         await until(lambda: "bank" in fleet.statuses)
+
+
+# --- a connector that needs somebody ---
+
+
+class Refusing(directory.DirectorySource):
+    """Needs somebody as long as its folder holds a file `closed`."""
+
+    def tasks(self, known: Mapping[str, Cursor]) -> AsyncIterator[Sequence[Task | Skipped]]:
+        if (Path(self._config.directory) / "closed").exists():
+            raise SourceMisconfigured("the door is closed")
+        return super().tasks(known)
+
+
+async def test_a_connector_that_paused_itself_refuses_requests_and_goes_on_once_it_is_resumed(
+    pool: Pool, world: World, memory: Memory, tmp_path: Path
+) -> None:
+    view = await a_connector(pool, tmp_path / "in")
+    (tmp_path / "in" / "closed").touch()
+    async with sailing(replace(world, specs={"directory": replace(directory.SPEC, factory=Refusing)})):
+        assert (await report(pool, view, state="paused"))["problem"] == "the door is closed"
+        run_id = await requests.ask(pool, view, directory.SPEC)
+        assert (await closed(pool, run_id)).reason == "the connector is paused: the door is closed"
+        (tmp_path / "in" / "closed").unlink()
+        (tmp_path / "in" / "a.json").write_text(ROW % "1")
+
+        await connectors.set_status(pool, view.id, ConnectorStatus.ACTIVE)
+
+        await until(lambda: len(memory.events) == 1)

@@ -15,6 +15,7 @@ from pathlib import Path
 from connectors.context import SourceContext
 from connectors.source import CheckStep, Source
 from connectors.spec import ConnectorConfig, SourceSpec
+from connectors.thread import Threads, ThreadsByOwner, own_threads
 from connectors.wait import Leftovers, abandon, bounded
 from schemas.errors import SourceBroken, TillError
 
@@ -30,10 +31,12 @@ async def check(
     """
     The steps that were tried, in order; the last one may have failed. Raises nothing.
 
-    A source that does not answer in time, or fails with what is none of our errors, is a step that failed.
+    A source that does not answer in time, or fails with what is none of our errors, is a step that failed. Its blocking
+    calls hold up no exit: the event loop gets an executor that keeps them apart.
     """
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="till-check-") as staging:
+    asyncio.get_running_loop().set_default_executor(ThreadsByOwner())
+    with tempfile.TemporaryDirectory(prefix="till-check-") as staging, own_threads(Threads("check")):
         try:
             source = spec.factory(config, _apart(context, Path(staging)))
         except Exception as exc:  # a stranger's code may fail in any way

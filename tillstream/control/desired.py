@@ -34,7 +34,10 @@ Configuration = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """A connector that should run. `version` rises with each new configuration."""
+    """
+    A connector that should run. `version` rises with each new configuration; `resumed_at` is when it was resumed after
+    it had paused itself.
+    """
 
     id: UUID
     name: str
@@ -42,6 +45,7 @@ class Desired:
     provider: str
     version: int
     configuration: Configuration
+    resumed_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,7 @@ def _desired(row: Mapping[str, Any]) -> Desired:
         provider=row["provider"],
         version=row["configuration_version"],
         configuration=json.loads(row["connection_config"]),
+        resumed_at=row["resumed_at"],
     )
 
 

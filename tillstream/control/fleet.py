@@ -57,8 +57,9 @@ class Fleet:
         self._stop.set()
         self._wake.set()
 
-    def look(self) -> None:
-        """Compare at once: what this worker owns, or what is wanted, may have changed."""
+    def assigned(self) -> None:
+        """The group has agreed on who owns what: compare at once, and forget what was refused before."""
+        self._not_before.clear()
         self._wake.set()
 
     async def release(self) -> None:

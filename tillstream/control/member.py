@@ -177,7 +177,7 @@ class Member:
             replace(world.ports, runs=PostgresRunLog(world.pool, world.ports.meter, claim=held)),
             epoch=held.epoch,
             production=world.production,
-            going_on=[each.run_id for each in self._asked if each.epoch is not None and not each.cancelled],
+            going_on=[each.run_id for each in self._asked if each.epoch is not None],
         )
         return held, runner
 
@@ -185,16 +185,24 @@ class Member:
 
     def serve(self, asked: Sequence[Requested]) -> None:
         """Begin what was asked for since the last call, and end what was cancelled. Returns at once."""
-        if self.claim is None or self.runner is None or self.is_ending or self.is_over:
+        if self.claim is None or self.runner is None or self.is_ending:
             self._asked = list(asked)
             return
         for each in asked:
-            if each.cancelled and each.run_id not in self._cancelled:
+            if self.is_over:
+                self._refuse(each, self.claim, self.runner)
+            elif each.cancelled and each.run_id not in self._cancelled:
                 self._cancelled.add(each.run_id)
                 self._begin(self._cancel(each, self.claim, self.runner))
             elif not each.cancelled and each.run_id not in self._served:
                 self._served.add(each.run_id)
                 self._begin(self._take(each, self.claim, self.runner))
+
+    def _refuse(self, asked: Requested, held: Claim, runner: Runner) -> None:
+        """It paused itself: what is asked of it would wait for ever."""
+        if not runner.fenced and asked.run_id not in self._cancelled:
+            self._cancelled.add(asked.run_id)
+            self._begin(self._end_asked(asked, held, f"the connector is paused: {'; '.join(runner.status.problems)}"))
 
     def _begin(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work, name=f"{self.desired.name}: request")
@@ -210,12 +218,15 @@ class Member:
             logger.warning("request not taken", extra=_facts(self.desired.provider, error=exc, run=asked.run_id))
 
     async def _cancel(self, asked: Requested, held: Claim, runner: Runner) -> None:
+        if not runner.cancel_request(asked.run_id):
+            await self._end_asked(asked, held, requests.CANCELLED)
+
+    async def _end_asked(self, asked: Requested, held: Claim, reason: str) -> None:
         try:
-            if not runner.cancel_request(asked.run_id):
-                await requests.end_cancelled(self._world.pool, asked, held)
+            await requests.end(self._world.pool, asked, held, reason=reason)
         except TillError as exc:
-            self._cancelled.discard(asked.run_id)
-            logger.warning("request not cancelled", extra=_facts(self.desired.provider, error=exc, run=asked.run_id))
+            self._cancelled.discard(asked.run_id)  # the next look tries again
+            logger.warning("request not ended", extra=_facts(self.desired.provider, error=exc, run=asked.run_id))
 
     # What it tells.
 

@@ -30,6 +30,12 @@ SELECT c.id, s.id AS number, CASE WHEN c.deleted_at IS NULL THEN s.name ELSE c.n
 SELECT name FROM connectors UNION SELECT provider FROM connectors UNION SELECT name FROM sp_v2_connectors;
 
 -- name: set_connector_status
+-- Activating one that paused itself starts it anew.
+WITH resumed AS (
+    UPDATE connectors c SET resumed_at = now()
+      FROM connector_reports r
+     WHERE c.id = $1 AND r.connector_id = c.id AND r.state = 'paused' AND $2 = 'ACTIVE'
+)
 UPDATE sp_v2_connectors s SET status = $2, updated_at = now()
   FROM connectors c
  WHERE c.row_id = s.id AND c.id = $1 AND c.deleted_at IS NULL
@@ -114,7 +120,7 @@ SELECT task, descriptor, cursor, counts, done, revision_at FROM checkpoints
 -- name: desired_connectors
 -- What should run now, and in which version of its configuration; and until when a source that blocked a worker waits: a minute,
 -- then twice as long each time, at most an hour. A new configuration ends the wait.
-SELECT c.id, s.name, c.kind, c.provider, c.configuration_version, s.connection_config, k.blocked_at,
+SELECT c.id, s.name, c.kind, c.provider, c.configuration_version, c.resumed_at, s.connection_config, k.blocked_at,
        k.blocked_at + least(60 * 2 ^ (k.blocked_times - 1), 3600) * interval '1 second' AS blocked_until,
        now() < k.blocked_at + least(60 * 2 ^ (k.blocked_times - 1), 3600) * interval '1 second' AS blocked
   FROM connectors c

@@ -150,13 +150,13 @@ async def take(pool: Pool, request: Requested, claim: Claim) -> bool:
     return taken is not None
 
 
-async def end_cancelled(pool: Pool, request: Requested, claim: Claim) -> None:
+async def end(pool: Pool, request: Requested, claim: Claim, *, reason: str) -> None:
     """
-    End a cancelled request of which no runner knows.
+    End a request that no runner serves: FAILED.
 
     Raises:
         Fenced: pause. SinkError: as routed.
     """
     async with connection(pool) as held, held.transaction():
         await insist(held, claim)
-        await run.close(held, request.run_id, RunStatus.FAILED, reason=CANCELLED, only_while_reading=True)
+        await run.close(held, request.run_id, RunStatus.FAILED, reason=reason, only_while_reading=True)
