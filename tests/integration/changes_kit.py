@@ -6,6 +6,7 @@ import contextlib
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 from uuid import UUID
@@ -69,6 +70,11 @@ class SourceDatabase:
     async def value(self, statement: str, *arguments: object) -> Any:
         """As the owner."""
         return await self.owner.fetchval(statement, *arguments)
+
+    async def reconnect(self) -> None:
+        """The owner again, after the server was another one for a while."""
+        self.owner.terminate()
+        self.owner = await asyncpg.connect(self.dsn)
 
     async def connect(self) -> Any:
         """A further session of the owner; closed with the database."""
@@ -134,14 +140,13 @@ class SourceDatabase:
         """What the configuration's references stand for."""
         return {PASSWORD: self.reader_password}
 
-    def context(self, clock: Any = None) -> SourceContext:
-        """What a source gets."""
-        return SourceContext(CONNECTOR.id, CONNECTOR.name, clock or SystemClock(), secrets=GivenSecrets(self.secrets))
-
-    def source(self, *tables: str, **options: Any) -> PostgresChangesSource:
+    def source(
+        self, *tables: str, secrets: Mapping[str, str] = MappingProxyType({}), **options: Any
+    ) -> PostgresChangesSource:
         """A source; close it."""
         config = PostgresChangesConfig.model_validate(self.config(*tables, **options))
-        return PostgresChangesSource(config, self.context())
+        given = GivenSecrets({**self.secrets, **secrets})
+        return PostgresChangesSource(config, SourceContext(CONNECTOR.id, CONNECTOR.name, SystemClock(), secrets=given))
 
     def runner(
         self,
@@ -172,8 +177,8 @@ async def source_database(dsn: str) -> AsyncIterator[SourceDatabase]:
     finally:
         for connection in database._open:
             connection.terminate()
-        await clean(owner, reader)
-        await owner.close()
+        await clean(database.owner, reader)
+        await database.owner.close()
 
 
 async def clean(owner: Any, reader: str) -> None:
