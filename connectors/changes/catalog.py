@@ -21,7 +21,6 @@ class TableColumn(NamedTuple):
     type_oid: int
     type: str
     not_null: bool
-    default: str
 
 
 class TableFacts(NamedTuple):
@@ -75,15 +74,19 @@ WITH RECURSIVE base(oid, beneath) AS (
 _COLUMNS = (
     _BASE
     + """
-SELECT a.attname, base.beneath::bigint, format_type(a.atttypid, a.atttypmod), a.attnotnull,
-       coalesce(pg_get_expr(d.adbin, d.adrelid), '')
+SELECT a.attname, base.beneath::bigint, format_type(a.atttypid, a.atttypmod), a.attnotnull
   FROM pg_attribute a
   JOIN base ON base.oid = a.atttypid
-  LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
  WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
  ORDER BY a.attnum
 """
 )
+# It locks the table, if only against changes of its shape; so it is asked for where it matters alone.
+_DEFAULT = """
+SELECT pg_get_expr(d.adbin, d.adrelid)
+  FROM pg_attribute a JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+ WHERE a.attrelid = $1 AND a.attname = $2
+"""
 _KEY = """
 SELECT a.attname
   FROM pg_index i
@@ -111,6 +114,11 @@ async def table_facts(session: Session, name: TableName) -> TableFacts:
     key = [row[0] for row in await session.fetch(_KEY, found["oid"])]
     partitioned = found["relkind"] == "p"
     return TableFacts(name, found["oid"], columns, key, found["relreplident"], found["readable"], partitioned)
+
+
+async def default_of(session: Session, table: TableFacts, column: str) -> str:
+    """What fills the column where nothing is said; empty if nothing does. Waits for whoever changes the table."""
+    return str(await session.value(_DEFAULT, table.oid, column) or "")
 
 
 async def domains(session: Session) -> dict[int, int]:

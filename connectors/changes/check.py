@@ -182,7 +182,7 @@ class _Checking:
         assert self.checked.polling is not None, "asked for where there is polling alone"  # noqa: S101
         polling, notes = self.checked.polling, []
         for table in self.tables:
-            check_column(table, polling)
+            await check_column(self._open, table, polling)
             if not await self._open.value(_LEADING, table.oid, polling.column):
                 columns = ", ".join(quoted(name) for name in (polling.column, *table.key))
                 notes.append(f"slow without: {INDEX_SQL.format(table=table.name.sql, columns=columns)}")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from connectors.changes.catalog import TIMESTAMPTZ, XID8, TableFacts
+from connectors.changes.catalog import TIMESTAMPTZ, XID8, TableFacts, default_of
 from connectors.changes.identifier import quoted
 from connectors.changes.option import Mode, PollOptions
 from connectors.changes.pace import Pacemaker, arrived, pending
@@ -74,12 +74,12 @@ class Mark:
         }
 
 
-def check_column(table: TableFacts, options: PollOptions) -> None:
+async def check_column(session: Session, table: TableFacts, options: PollOptions) -> None:
     """
     See that the table can be polled without passing over rows.
 
     Raises:
-        SourceMisconfigured: pause; it cannot.
+        SourceMisconfigured: pause; it cannot. Also what `Session` raises.
     """
     if not table.key:
         raise SourceMisconfigured(
@@ -100,7 +100,7 @@ def check_column(table: TableFacts, options: PollOptions) -> None:
             f"{table.name}.{column.name} may be null, and such rows would never be read",
             hint=f"run: ALTER TABLE {table.name.sql} ALTER COLUMN {quoted(column.name)} SET NOT NULL;",
         )
-    if wanted == XID8 and "pg_current_xact_id" not in column.default:
+    if wanted == XID8 and "pg_current_xact_id" not in await default_of(session, table, column.name):
         raise SourceMisconfigured(
             f"{table.name}.{column.name} is not filled with the transaction's id",
             hint=f"run: ALTER TABLE {table.name.sql} ALTER COLUMN {quoted(column.name)} "

@@ -153,7 +153,7 @@ class PostgresChangesSource:
         self, session: Session, task: Task, origin: Origin, since: Cursor | None
     ) -> AsyncGenerator[Batch, None]:
         table = await table_facts(session, TableName.parse(task.key.rpartition("/")[0]))
-        check_column(table, self._config.polling)
+        await check_column(session, table, self._config.polling)
         mark = Mark(origin, str(table.name)) if since is None else Mark.of(since)
         if mark.origin != origin:
             raise ChangesLost(

@@ -263,13 +263,14 @@ async def test_a_slow_server_is_not_taken_for_a_dead_one(
     lock = await source.connect()
     transaction = lock.transaction()
     await transaction.start()
-    await lock.execute("LOCK TABLE payments IN ACCESS EXCLUSIVE MODE")
     subject = source.source()
     batches: list[Batch] = []
 
     async def read_all() -> None:
         async for batch in subject.read(await one_task(subject), None):
             batches.append(batch)
+            if len(batches) == 1:
+                await lock.execute("LOCK TABLE payments IN ACCESS EXCLUSIVE MODE")
 
     reading = asyncio.create_task(read_all())
     await eventually(lambda: len(batches) > 7)

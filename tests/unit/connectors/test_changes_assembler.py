@@ -38,7 +38,7 @@ NOTHING_NEW = timedelta()
 
 
 def facts(key: Sequence[str] = ("id",)) -> TableFacts:
-    columns = [TableColumn(each.name, each.type_oid, "text", True, "") for each in COLUMNS]
+    columns = [TableColumn(each.name, each.type_oid, "text", True) for each in COLUMNS]
     return TableFacts(NAME, ID, columns, key, "d", True, False)
 
 
