@@ -101,15 +101,16 @@ def _plain(secret: str) -> Iterator[str]:
         whole = encode(raw).decode()
         yield whole
         yield quote(whole, safe="")
-        yield from (part for offset in range(3) if len(part := _part(encode, raw, offset)) >= _SHORTEST_PART)
+        yield from _parts(encode, raw)
 
 
-def _part(encode: Callable[[bytes], bytes], raw: bytes, offset: int) -> str:
-    """What base64 makes of `raw` wherever it stands `offset` bytes past a group's beginning, whatever is around it."""
-    encoded = encode(b"\0" * offset + raw).decode()
-    begin = (0, 2, 3)[offset]
-    end = len(encoded) - (0, 3, 2)[(offset + len(raw)) % 3]
-    return encoded[begin:end]
+def _parts(encode: Callable[[bytes], bytes], raw: bytes) -> Iterator[str]:
+    """What base64 makes of `raw` inside something longer, whatever is around it and wherever a group begins."""
+    for offset, begin in enumerate((0, 2, 3)):
+        encoded = encode(b"\0" * offset + raw).decode()
+        end = len(encoded) - (0, 3, 2)[(offset + len(raw)) % 3]
+        if end - begin >= _SHORTEST_PART:
+            yield encoded[begin:end]
 
 
 def _lower_hex(quoted: str) -> str:

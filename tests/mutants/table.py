@@ -403,4 +403,78 @@ MUTANTS = (
         "        if True:\n",
         (INTEGRATION + "test_http_api_access.py::test_fifty_who_need_a_token_ask_once",),
     ),
+    # What leaves a connector?
+    Mutant(
+        "what a source says is told as it is",
+        "connectors/execution.py",
+        "                exc.retell(self.ports.redact)\n",
+        "",
+        (
+            UNIT + "connectors/test_options.py::"
+            "test_a_secret_in_a_sources_error_reaches_neither_status_nor_run_nor_task",
+            INTEGRATION + "test_secrets.py::test_a_secret_that_a_server_repeats_to_a_careless_source_shows_nowhere",
+        ),
+    ),
+    Mutant(
+        "secrets are known in one spelling",
+        "tillstream/redaction.py",
+        "        yield from _parts(encode, raw)\n",
+        "",
+        (
+            UNIT + "tillstream/test_redaction.py::test_a_secret_that_comes_back_in_another_spelling_is_removed",
+            INTEGRATION + "test_secrets.py::test_a_secret_that_a_server_repeats_to_a_careless_source_shows_nowhere",
+        ),
+    ),
+    Mutant(
+        "a link leads out of the folder of secrets",
+        "tillstream/secret.py",
+        "            if not path.is_relative_to(folder) or not path.is_file():",
+        "            if not path.is_file():",
+        (UNIT + "tillstream/test_secret.py::test_a_link_out_of_the_folder_is_refused",),
+    ),
+    Mutant(
+        "one public address makes a name public",
+        "connectors/network.py",
+        "        for address in found:\n            self.check(address, name)\n",
+        "        self.check(found[0], name)\n",
+        (UNIT + "connectors/test_network.py::test_one_private_address_among_public_ones_refuses_the_name",),
+    ),
+    Mutant(
+        "an address is asked for by nobody, so it is not checked",
+        "connectors/egress.py",
+        '        guard.check(ip_address(str(where[0]).partition("%")[0]), str(where[0]))\n',
+        "",
+        (
+            INTEGRATION + "test_egress.py::test_no_spelling_of_loopback_reaches_it",
+            INTEGRATION + "test_egress.py::test_an_allowed_range_is_reached_and_a_redirect_out_of_it_is_not",
+        ),
+    ),
+    Mutant(
+        "what is held back keeps its place among the running",
+        "connectors/execution.py",
+        "        self.queue.give_way()\n",
+        "",
+        (UNIT + "connectors/test_options.py::test_what_is_held_back_holds_back_no_other_task",),
+    ),
+    Mutant(
+        "a stop waits for the rate",
+        "connectors/delivery.py",
+        "            await self._limit.turn(len(part.messages), stop=self._run.stop)\n",
+        "            await self._limit.turn(len(part.messages), stop=asyncio.Event())\n",
+        (UNIT + "connectors/test_options.py::test_a_stop_does_not_wait_for_the_rate_and_leaves_no_half_batch",),
+    ),
+    Mutant(
+        "a quiet hour ends in a burst",
+        "connectors/limit.py",
+        "max(self._free_at_s, now_s - _STEP_S)",
+        "self._free_at_s",
+        (UNIT + "connectors/test_options.py::test_a_quiet_time_is_not_saved_up",),
+    ),
+    Mutant(
+        "True and 1 are one word",
+        "connectors/record.py",
+        "        if type(value) is str:\n            self._statuses[value] = found\n",
+        "        self._statuses[value] = found\n",
+        (UNIT + "connectors/test_mapping.py::test_one_and_true_are_two_words_whichever_comes_first",),
+    ),
 )
