@@ -203,7 +203,8 @@ class RequestedSource(Source, Protocol):
         A backfill of days that `tasks` would never list is a task of its own, with a key of its own (made of the days,
         or of `request.id` where the same days should be asked for anew each time), and not recurring. Its
         `source_object` and positions are those that `tasks` would give the same records: their event ids are the same.
-        With `force` the runner reads every task that comes, from its beginning, done or not.
+        With `force` the runner reads every task that comes, from its beginning if it is done; a recurring task is never
+        done, and goes on where it stands.
         """
         ...
 

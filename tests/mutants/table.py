@@ -25,6 +25,10 @@ REFUSED_LETTER = FAULTS + (
 )
 BREAKER = FAULTS + "test_poison.py::test_a_partition_in_which_everything_dies_is_held_and_let_through_one_by_one"
 SHUFFLES = FAULTS + "test_order.py::test_shuffles_and_replays_of_one_history_leave_identical_tables"
+FLEET = INTEGRATION + "test_fleet.py::"
+FROZEN = FAULTS + (
+    "test_workers.py::test_a_worker_frozen_past_its_session_is_succeeded_and_what_it_says_then_is_refused"
+)
 CONNECTORS = FAULTS + (
     "test_connector.py::test_connectors_killed_at_the_worst_moments_lose_no_row_and_their_ledger_balances"
 )
@@ -402,6 +406,82 @@ MUTANTS = (
         "        if self._asking is None:\n",
         "        if True:\n",
         (INTEGRATION + "test_http_api_access.py::test_fifty_who_need_a_token_ask_once",),
+    ),
+    # Does whoever runs a connector, and whoever did, write only what is theirs?
+    Mutant(
+        "an outdated epoch's checkpoint counts",
+        "streams/state.py",
+        "        if checkpoint.epoch < self.newest_epoch(checkpoint.connector_id):\n",
+        "        if False:\n",
+        (FROZEN,),
+    ),
+    Mutant(
+        "an outdated worker ends runs",
+        "tillstream/control/claim.py",
+        "    if newest is not None and newest > held_claim.epoch:\n",
+        "    if False:\n",
+        (
+            INTEGRATION + "test_control.py::test_what_an_outdated_claim_writes_into_run_rows_is_refused",
+            FLEET + "test_a_successor_fences_a_worker_that_never_let_go_and_every_writing_of_that_is_refused",
+        ),
+    ),
+    Mutant(
+        "a claim is raised in the midst of a writing",
+        "tillstream/control/queries.sql",
+        "SELECT epoch FROM connector_claims WHERE connector_id = $1 FOR SHARE;",
+        "SELECT epoch FROM connector_claims WHERE connector_id = $1;",
+        (INTEGRATION + "test_control.py::test_a_claim_waits_for_what_the_one_before_is_writing",),
+    ),
+    Mutant(
+        "partitions are let go of before their connectors have stopped",
+        "tillstream/control/fleet.py",
+        "        await asyncio.gather(*(member.ended() for member in leaving))\n",
+        "",
+        (FLEET + "test_partitions_are_let_go_of_only_after_the_last_checkpoint",),
+    ),
+    Mutant(
+        "a run that was asked for ends with its worker",
+        "connectors/run.py",
+        "        return self.request is not None and not self.cancelled\n",
+        "        return False\n",
+        (
+            UNIT + "connectors/test_request.py::test_a_run_outlives_a_stop_and_the_next_runner_goes_on_with_its_counts",
+            FLEET + "test_a_run_waits_for_a_worker_and_survives_the_ones_that_die",
+        ),
+    ),
+    Mutant(
+        "a run that goes on counts anew",
+        "connectors/run.py",
+        "run = Run(run_id, tell, request, dict(carried), counts=total(carried.values()))\n",
+        "run = Run(run_id, tell, request, dict(carried))\n",
+        (
+            UNIT + "connectors/test_request.py::test_a_run_survives_a_crash_at_any_step_under_its_id_and_its_counts_"
+            "are_those_of_its_events",
+        ),
+    ),
+    Mutant(
+        "what is read once more is a new revision",
+        "connectors/known.py",
+        "        revision_at = self._revisions.get(task.key) or self._next_revision(now)\n",
+        "        revision_at = before.revision_at if before else self._next_revision(now)\n",
+        (
+            UNIT
+            + "connectors/test_request.py::test_force_reads_what_is_done_once_more_with_the_same_events_and_revisions",
+        ),
+    ),
+    Mutant(
+        "a source's blocking calls take everybody's threads",
+        "connectors/thread.py",
+        "        return super().submit(fn, *args, **kwargs) if mine is None else mine.submit(fn, *args, **kwargs)\n",
+        "        return super().submit(fn, *args, **kwargs)\n",
+        (UNIT + "connectors/test_nasty.py::test_threads_that_a_source_blocks_for_ever_are_its_own_and_are_counted",),
+    ),
+    Mutant(
+        "a source that cancels itself ends its connector for good",
+        "connectors/wait.py",
+        "    if task.cancelled():  # by itself: nobody of us cancelled it\n",
+        "    if False:\n",
+        (UNIT + "connectors/test_nasty.py::test_a_bug_in_a_source_is_told_and_tried_again",),
     ),
     # What leaves a connector?
     Mutant(
