@@ -19,8 +19,11 @@ from typing import Any
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from connectors.changes.config import PostgresChangesConfig
 from connectors.http_api import HttpApiConfig
 from connectors.testing import START
+from tests.integration.changes_kit import source_database
+from tests.services import own_postgres
 from tests.sftp_server import PASSWORD, sftp_server
 
 # the sample's configuration
@@ -80,4 +83,23 @@ async def sftp(given: Path, configuration: Configuration, folder: Path) -> Async
         yield Fed({**elsewhere, "parallel": 1}, {configuration["password"]: PASSWORD})
 
 
-FEEDS: Mapping[str, Feed] = {"directory": directory, "http_api": http_api, "sftp": sftp}
+@asynccontextmanager
+async def postgres_changes(given: Path, configuration: Configuration, folder: Path) -> AsyncIterator[Fed]:
+    """A database that the file fills, with a publication and a slot after it: what is there is read by the copy."""
+    tables = PostgresChangesConfig.model_validate(configuration).table_names
+    async with own_postgres() as server, source_database(server.dsn) as source:
+        await source.execute(given.read_text(encoding="utf-8"))
+        for table in tables:
+            await source.execute(f"GRANT USAGE ON SCHEMA {table.schema} TO {source.reader}")
+            await source.execute(f"GRANT SELECT ON {table.sql} TO {source.reader}")
+        await source.publish(*(table.sql for table in tables))
+        here = source.config(*map(str, tables))
+        yield Fed(here, {configuration["password"]: source.reader_password, **source.secrets})
+
+
+FEEDS: Mapping[str, Feed] = {
+    "directory": directory,
+    "http_api": http_api,
+    "postgres_changes": postgres_changes,
+    "sftp": sftp,
+}
