@@ -70,6 +70,7 @@ class HttpApiSource:
         self._context = context
         self._seen: dict[str, Seen] = {}
         self._bounds = Bounds(config.run_s, config.max_pages)
+        self._mappings = {each.name: config.mapping_of(each) for each in config.resources}
         self._oauth: auth.OAuth2 | None = None
 
     async def tasks(self, known: Mapping[str, Cursor]) -> AsyncIterator[Sequence[Task | Skipped]]:
@@ -174,7 +175,7 @@ class HttpApiSource:
 
     def _reader(self, part: _Part, seen: Seen) -> ResourceReader:
         config, resource = self._config, part.resource
-        mapping = config.mapping_of(resource)
+        mapping = self._mappings[resource.name]
         pages = Pages(
             resource,
             self._client,

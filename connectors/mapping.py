@@ -11,6 +11,7 @@ A column is a record's own name for a value, or a path into it (`$.payload.payme
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -66,6 +67,12 @@ def _is_column(value: str) -> str:
 
 Column = Annotated[str, AfterValidator(_is_column), Called("a column or a path")]
 """A configuration field: a record's own name for a value, or a path into it."""
+
+
+@functools.cache
+def _zones() -> frozenset[str]:
+    """The zones of this machine: to look for them takes 80 ms."""
+    return frozenset(available_timezones())
 
 
 class LeaveOut(Matching):
@@ -161,7 +168,7 @@ class RecordConfig(ConnectorConfig):
     @field_validator("timezone")
     @classmethod
     def _exists(cls, value: str) -> str:
-        if value and value not in available_timezones():
+        if value and value not in _zones():
             raise ValueError(f"{value!r} is no IANA time zone")
         return value
 

@@ -150,8 +150,8 @@ class TestDays(TestPages):
         self.book.write(payment("pay_later", 60))  # on the day that has become yesterday
         return 1
 
-    def stocked(self, url: str, published: int, rejected: list[bytes], page_size: int = 2) -> Stock:
+    def stocked(self, url: str, published: int, rejected: list[bytes], page_size: int = 3) -> Stock:
         stock = super().stocked(url, published, rejected, page_size)
         # in this zone the day of the rows is over for four minutes
-        zone = {"timezone": "America/Sao_Paulo", "daily_at": "00:00", "sync_days_back": 2}
+        zone = {"timezone": "America/Sao_Paulo", "daily_at": "00:00"}
         return Stock({**stock.config, **zone}, published, rejected, {**stock.broken, **zone}, SECRETS)
