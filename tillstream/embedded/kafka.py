@@ -133,7 +133,8 @@ class EmbeddedKafka(Service):
 
     async def _format(self, java_command: list[str], configuration: Path) -> None:
         """Make the log directory Kafka's own way, so that every feature level is the one of this version."""
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        # Kafka spells a UUID so; one that begins with a dash, as one in 64 would, is taken for an option.
+        cluster = "T" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")[1:]
         arguments = ["kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(configuration), "--ignore-formatted"]
         process = Process(self._command([*java_command, *arguments]))
         if not await process.ended(within_s=FORMAT_S) or process.exit_status != 0:
