@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+import orjson
+
 from connectors.envelope import Connector, Envelope, Prepared
 from connectors.lag import SourceLag
 from connectors.limit import RateLimit
@@ -203,6 +205,7 @@ class Delivery:
             SourceBroken: retry; it is no batch of records as the contract has them.
         """
         try:
+            orjson.dumps(dict(batch.cursor))  # what a checkpoint cannot hold, it would find out too late
             return self._prepared(batch)
         except TillError:
             raise

@@ -20,6 +20,8 @@ from schemas.metric import Meter
 
 logger = logging.getLogger(__name__)
 
+MOST_KEY = 512  # as a checkpoint has it
+
 
 @dataclass(slots=True)
 class Found:
@@ -64,7 +66,7 @@ class Lister:
             try:
                 while (page := await guard.next(pages, "listing")) is not END:
                     failpoint("while_listing")
-                    for item in page:
+                    for item in _usable(page):
                         self._meet(item, found)
             finally:
                 await guard.close(pages)
@@ -87,13 +89,11 @@ class Lister:
             self._skip(item)
             if found.run is not None:
                 found.run.skip(item.descriptor, item.reason)
-        elif isinstance(item, Task):
+        else:
             found.met.add(item.key)
             if self._is_work(item, found):
                 found.run = found.run or self.runs.open(triggered_by=SCHEDULED[0], run_type=SCHEDULED[1])
                 self.execution.add(item, found.run)
-        else:
-            raise SourceBroken(f"the listing gave {type(item).__name__}, neither a task nor something skipped")
 
     def _skip(self, item: Skipped) -> None:
         if not self.health.is_new(item):
@@ -123,3 +123,28 @@ class Lister:
         """Whether it is to be read again though it is done. A recurring task is never done."""
         request = found.run.request if found.run else None
         return request is not None and request.force and task.key not in found.done
+
+
+def _usable(page: Sequence[Task | Skipped]) -> Sequence[Task | Skipped]:
+    """
+    The page, if it is what the contract says: else something of ours would fail on it, further on.
+
+    Raises:
+        SourceBroken: retry.
+    """
+    if not isinstance(page, Sequence):
+        raise SourceBroken(f"the listing gave {type(page).__name__}, not a page of tasks")
+    for item in page:
+        texts: tuple[object, ...]
+        match item:
+            case Task():
+                texts = (item.descriptor, item.key, item.source_object, item.path)
+            case Skipped():
+                texts = (item.descriptor, item.reason, item.problem)
+            case _:
+                raise SourceBroken(f"the listing gave {type(item).__name__}, neither a task nor something skipped")
+        if not all(isinstance(text, str) for text in texts):
+            raise SourceBroken(f"the listing gave a {type(item).__name__} whose texts are no texts")
+        if isinstance(item, Task) and not 0 < len(item.key) <= MOST_KEY:
+            raise SourceBroken(f"the listing gave a task whose key has not 1 to {MOST_KEY} characters")
+    return page

@@ -136,6 +136,8 @@ def judged(
         model = spec.config.model_validate(configuration)
     except ValidationError as exc:
         problems += [_problem(error, spec) for error in exc.errors(include_url=False)]
+    except Exception as exc:  # a plugin's validators may fail in any way, and must not end a worker
+        problems.append(f"configuration: `{spec.kind}` failed to judge it: {type(exc).__name__}")
     return model, problems
 
 

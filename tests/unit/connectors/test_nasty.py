@@ -6,6 +6,8 @@ import asyncio
 import sys
 import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,11 +32,15 @@ class Nasty(ScriptedSource):
             sys.exit(3)
         if trick == "gives nonsense":
             yield "no batch"  # type: ignore[misc]
+        if trick == "gives a cursor that is no JSON":
+            yield Batch((), (), {"at": object()})
         async for batch in super().read(task, since):
             yield batch
 
 
-@pytest.mark.parametrize("trick", ["raises", "cancels itself", "exits", "gives nonsense"])
+@pytest.mark.parametrize(
+    "trick", ["raises", "cancels itself", "exits", "gives nonsense", "gives a cursor that is no JSON"]
+)
 async def test_a_bug_in_a_source_is_told_and_tried_again(trick: str, caplog: pytest.LogCaptureFixture) -> None:
     memory, clock = Memory(), ManualClock()
     runner = make_runner(Script({trick: [["1"]]}), memory, clock=clock, source=Nasty)
@@ -54,6 +60,8 @@ async def test_a_bug_in_a_source_is_told_and_tried_again(trick: str, caplog: pyt
 class Strange(ScriptedSource):
     """Its listing is not what the contract says, once."""
 
+    page: Any
+
     def tasks(self, known: Mapping[str, Cursor]) -> AsyncIterator[Sequence[Task | Skipped]]:
         self._script.listings += 1
         if self._script.listings == 1:
@@ -61,15 +69,20 @@ class Strange(ScriptedSource):
         return self._strange() if self._script.listings == 2 else super().tasks(known)
 
     async def _strange(self) -> AsyncIterator[Sequence[Task | Skipped]]:
-        yield ["a name"]  # type: ignore[list-item]
+        yield self.page
 
 
-async def test_a_bug_in_a_listing_is_told_and_the_next_one_comes() -> None:
+@pytest.mark.parametrize(
+    "page", [["a name"], None, [Task(Path("a"), "a", "a")], [Task("a", "", "a")], [Skipped("a", None)]]
+)
+async def test_a_bug_in_a_listing_is_told_and_the_next_one_comes(page: Any) -> None:
     memory, clock = Memory(), ManualClock()
+    Strange.page = page
     runner = make_runner(Script({"a": [["1"]]}), memory, clock=clock, source=Strange)
 
     async with running(runner):
         await eventually(lambda: runner.status.problems == ("internal error in listing: ZeroDivisionError",))
+        await eventually(lambda: "the listing gave" in str(runner.status.problems) or memory.log, clock=clock)
         await eventually(lambda: len(memory.log) == 1, clock=clock)
 
 

@@ -38,7 +38,7 @@ async def test_a_run_that_was_asked_for_happens_at_once_under_its_own_id_and_nam
     runner = make_runner(script, memory)
 
     async with running(runner):
-        await eventually(lambda: script.listings == 1)
+        await eventually(lambda: runner.status.listed_at is not None)
         script.objects["a"] = [["1"]]
         runner.request(asked(), triggered_by="USER_123", run_type="MANUAL")
         await eventually(lambda: memory.runs and memory.last_run.status == "READ")
@@ -227,7 +227,7 @@ async def test_a_run_survives_a_crash_at_any_step_under_its_id_and_its_counts_ar
             await run_through(make_runner(script, memory))
             memory.log.clear()
             memory.letters.clear()
-        crashed = make_runner(script, memory, epoch=2, faults=faults)
+        crashed = make_runner(script, memory, epoch=2, faults=faults, stop_s=0.01)
         crashed.request(asked(force=force))
         async with running(crashed):
             await eventually(
