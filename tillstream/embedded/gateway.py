@@ -37,7 +37,7 @@ BEARER = "gateway-demo-token"
 API_KEY = "gateway-demo-key"
 CLIENT_ID = "till"
 CLIENT_SECRET = "gateway-demo-client"  # noqa: S105
-_KEY_ID_FILE, _KEY_SECRET_FILE = "gateway/key_id", "gateway/key_secret"
+KEY_ID_FILE, KEY_SECRET_FILE = "gateway/key_id", "gateway/key_secret"
 _MOST_PER_PAGE = 100
 _REPORT = "/SabPaisaReport/REST/SettlePaisa/txnData"
 _MOST_LOGGED = 10_000
@@ -273,7 +273,7 @@ def configurations(url: str) -> dict[str, dict[str, Any]]:
     Their secrets stand in the files that `place_secrets` writes.
     """
     local = {"allow_networks": [f"{LOOPBACK}/32"], "poll_s": 1.0}
-    credentials = {"username": f"${{file:{_KEY_ID_FILE}}}", "password": f"${{file:{_KEY_SECRET_FILE}}}"}
+    credentials = {"username": f"${{file:{KEY_ID_FILE}}}", "password": f"${{file:{KEY_SECRET_FILE}}}"}
     # the template's times are a real provider's; whoever watches a demonstration waits less
     lists = [{"name": name, "settle_s": 0, "overlap_s": 60} for name in ("payments", "refunds")]
     return {
@@ -290,7 +290,7 @@ def configurations(url: str) -> dict[str, dict[str, Any]]:
 
 def place_secrets(folder: Path) -> None:
     """Put what the gateway wants to hear where workers look for secrets: `secrets` in their home."""
-    for name, value in ((_KEY_ID_FILE, KEY_ID), (_KEY_SECRET_FILE, KEY_SECRET)):
+    for name, value in ((KEY_ID_FILE, KEY_ID), (KEY_SECRET_FILE, KEY_SECRET)):
         path = folder / name
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.write_text(value)

@@ -58,12 +58,14 @@ class StackOptions:
     What a stack consists of.
 
     `kafka` (host:port) and `postgres_dsn` name servers of one's own, which are then neither started nor stopped.
+    `services` are parts that start and stop with the workers.
     `before_workers` runs once when both answer: topics, migrations. `environment` is where TILL_JAVA, TILL_CACHE,
     TILL_MAVEN_REPOSITORY and TILL_POSTGRES_BIN are read; by default the process's.
     """
 
     home: Home
     workers: tuple[WorkerCommand, ...] = ()
+    services: tuple[Service, ...] = ()
     kafka: str | None = None
     postgres_dsn: str | None = None
     kafka_options: KafkaOptions = field(default_factory=KafkaOptions)
@@ -88,6 +90,7 @@ class Supervisor:
         self._workers = [
             WorkerService(worker, home=home, endpoints=lambda: self._state.endpoints) for worker in options.workers
         ]
+        self._others = [*options.services, *self._workers]
         self._keepers: list[asyncio.Task[None]] = []
         self._children = {each.name: Child(each.name, ChildState.STOPPED, now(), str(each.log)) for each in self._parts}
         self._state = StackState(os.getpid(), now())
@@ -114,7 +117,7 @@ class Supervisor:
             self._note_endpoints()
             if self._options.before_workers is not None:
                 await self._options.before_workers(self._state.endpoints)
-            await self._start_all(self._workers)
+            await self._start_all(self._others)
         except BaseException:
             await self.stop()
             raise
@@ -127,7 +130,7 @@ class Supervisor:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
         self._keepers = []
-        for stage in (self._workers, self._backends):
+        for stage in (self._others, self._backends):
             await asyncio.gather(*(self._stop_one(each) for each in stage))
         if self._lock.held:
             remove_state(self._options.home)
@@ -141,7 +144,7 @@ class Supervisor:
 
     @property
     def _parts(self) -> list[Service]:
-        return [*self._backends, *self._workers]
+        return [*self._backends, *self._others]
 
     async def _start_all(self, services: Sequence[Service]) -> None:
         """Side by side; the first failure is raised when all have come to an end, so that none is left half started."""
