@@ -556,6 +556,9 @@ async def test_tasks_are_shown_to_any_process_also_those_of_earlier_lives(
             ("002.json", "failed", True),
         ]
         assert [task.id for task in shown[:2]] == ["ImRpcmVjdG9yeSI=", "IjAwMS5qc29uIg=="]  # seed 000's
+        told = (await connectors.find(pool, "bank")).report
+        assert told is not None
+        assert (told.worker, told.state, told.pending) == ("one", "running", 0)
 
     await CheckpointMirror(pool).mirror(list(memory.state.values()))
     async with sailing(world) as fleet:
@@ -573,7 +576,8 @@ async def tasks(pool: Pool, view: ConnectorView, *, count: int) -> list[TaskRow]
     async with asyncio.timeout(20):
         while True:
             found = await tasks_of(pool, view.id)
-            if len(found) == count and found[0].status == "active":
+            ended = all(task.status not in {"active", "pending"} for task in found[1:])
+            if len(found) == count and found[0].status == "active" and ended:
                 return found
             await asyncio.sleep(0.02)
 

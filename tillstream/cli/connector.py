@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from connectors.spec import SourceSpec
     from tillstream.control.apply import Applied
-    from tillstream.control.connector import ConnectorView
+    from tillstream.control.connector import ConnectorView, ReportView
     from tillstream.control.document import Document
     from tillstream.control.report import TaskRow
     from tillstream.control.run import RunView
@@ -57,7 +57,11 @@ def list_(output: OutputOption = Output.TABLE) -> None:
 
 @group.command("show")
 def show(connector: NameArgument, output: OutputOption = Output.TABLE) -> None:
-    """Show one connector, with its options: those that were set, and the others that hold for every connector."""
+    """
+    Show one connector: how it fares, what its worker is at, and its options.
+
+    Those that were set, and the others that hold for every connector.
+    """
     from connectors.spec import ConnectorConfig
     from tillstream.control.connector import in_force
 
@@ -81,6 +85,7 @@ def show(connector: NameArgument, output: OutputOption = Output.TABLE) -> None:
         ("last run", view.last_run_status),
         ("at", view.last_run_at),
         ("created", view.created_at),
+        *(_reported(view.report) if view.report else [("worker", "none has told of it yet")]),
     ]
     fields += [(f"  {key}", value) for key, value in sorted(view.configuration.items())]
     unset = [name for name in ConnectorConfig.model_fields if name not in view.configuration]
@@ -240,6 +245,22 @@ def _tell_status(view: ConnectorView, output: Output, now: str) -> None:
         print_data(output, view)
     else:
         note(f"connector {view.name} {now}")
+
+
+def _reported(report: ReportView) -> list[tuple[str, object]]:
+    skipped = ", ".join(f"{count} {reason}" for reason, count in report.skipped.items())
+    fields: list[tuple[str, object]] = [
+        ("worker", report.worker),
+        ("state", report.state),
+        ("told", report.reported_at),
+        ("listed", report.listed_at),
+        ("open runs", report.open_runs),
+        ("tasks", f"{report.active} at work, {report.pending} pending"),
+        ("skipped", skipped),
+        ("left behind", report.left_behind),
+    ]
+    fields += [("  at", f"{each.descriptor} {each.done_bytes} of {each.size_bytes} bytes") for each in report.progress]
+    return [(name, value) for name, value in fields if value not in ("", 0, None)]
 
 
 def _counted(view: RunView) -> str:

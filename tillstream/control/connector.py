@@ -44,6 +44,35 @@ class ConnectorStatus(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Progress:
+    """Something slow that the source is at, such as a download."""
+
+    descriptor: str
+    done_bytes: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReportView:
+    """
+    What its worker last told of a connector. `skipped` counts what the last listing could not use, by reason.
+
+    `left_behind` are calls of its source that were given up and do not end.
+    """
+
+    worker: str
+    state: str
+    reported_at: datetime
+    listed_at: datetime | None
+    open_runs: int
+    active: int
+    pending: int
+    left_behind: int
+    skipped: Mapping[str, int]
+    progress: tuple[Progress, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ConnectorView:
     """
     One connector as operators see it. `number` is seed 003's id, `version` that of its configuration; `health` and
@@ -66,6 +95,7 @@ class ConnectorView:
     last_run_at: datetime | None
     last_run_status: str
     created_at: datetime
+    report: ReportView | None
 
 
 async def create(
@@ -319,4 +349,20 @@ def _view(row: Mapping[str, Any]) -> ConnectorView:
         last_run_at=row["last_run_at"],
         last_run_status=row["last_run_status"] or "",
         created_at=row["created_at"],
+        report=None if row["reported_at"] is None else _report(row),
+    )
+
+
+def _report(row: Mapping[str, Any]) -> ReportView:
+    return ReportView(
+        worker=row["worker"],
+        state=row["worker_state"],
+        reported_at=row["reported_at"],
+        listed_at=row["listed_at"],
+        open_runs=row["runs_open"],
+        active=row["active"],
+        pending=row["pending"],
+        left_behind=row["left_behind"],
+        skipped=json.loads(row["skipped"]),
+        progress=tuple(Progress(*each) for each in json.loads(row["progress"])),
     )

@@ -17,10 +17,13 @@ RETURNING id;
 SELECT c.id, s.id AS number, CASE WHEN c.deleted_at IS NULL THEN s.name ELSE c.name END AS name, c.kind, c.provider,
        c.provider_frozen_at, c.configuration_version, s.connector_type, s.source_entity, s.status,
        s.connection_config, s.last_run_at, s.last_run_status, s.last_run_details, s.success_rate, s.success_count,
-       s.failure_count, s.total_runs, s.created_at, s.updated_at, h.state AS health, h.cause, h.since AS health_since
+       s.failure_count, s.total_runs, s.created_at, s.updated_at, h.state AS health, h.cause, h.since AS health_since,
+       r.worker, r.state AS worker_state, r.listed_at, r.runs_open, r.active, r.pending, r.left_behind, r.skipped, r.progress,
+       r.reported_at
   FROM connectors c
   JOIN sp_v2_connectors s ON s.id = c.row_id
   LEFT JOIN connector_health h ON h.connector_id = c.id
+  LEFT JOIN connector_reports r ON r.connector_id = c.id
  WHERE (c.deleted_at IS NULL OR $2)
    AND ($1::text IS NULL OR CASE WHEN c.deleted_at IS NULL THEN s.name ELSE c.name END = $1
         OR c.id::text = lower($1) OR s.id::text = $1)
