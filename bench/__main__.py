@@ -20,6 +20,7 @@ from bench import report
 from bench.contest import FULL, QUICK, Contest, Scale
 from bench.history import PARTITIONS, messages
 from bench.latency import latency
+from bench.sftp import Downloads, running_downloads
 from bench.stack import Stack, running_stack
 from bench.watch import UNDISTURBED, Measured, quiet
 from streams.publisher import EventPublisher, Producer
@@ -45,6 +46,8 @@ def contenders(contest: Contest) -> Mapping[str, Contend]:
         "produce_rows": lambda: contest.producer("produce"),
         "directory_rows": contest.directory,
         "directory_limit": lambda: contest.producer("directory_limit"),
+        "sftp_mib_s": contest.downloads.ours,
+        "sftp_openssh_mib_s": contest.downloads.openssh,
     }
 
 
@@ -79,7 +82,7 @@ async def _contended(contest: Contest, name: str, contend: Contend, patience_s: 
     return measured
 
 
-async def fill(stack: Stack, scale: Scale) -> tuple[Contest, float]:
+async def fill(stack: Stack, scale: Scale, downloads: Downloads) -> tuple[Contest, float]:
     """The topic that all consumers read, and the bytes of an event in it."""
     topics = await stack.topics(PREFIX, partitions=PARTITIONS)
     made = messages(scale.events)
@@ -87,7 +90,7 @@ async def fill(stack: Stack, scale: Scale) -> tuple[Contest, float]:
         publisher = EventPublisher(producer, topics)
         for start in range(0, len(made), FILL):
             await publisher.publish(made[start : start + FILL])
-    return Contest(stack, topics, PREFIX, scale), statistics.mean(len(each.value) for each in made)
+    return Contest(stack, topics, PREFIX, scale, downloads), statistics.mean(len(each.value) for each in made)
 
 
 async def main() -> None:
@@ -106,8 +109,8 @@ async def main() -> None:
     scale = replace(scale, rounds=given.rounds or scale.rounds, events=given.events or scale.events)
     only = {name for name in given.only.split(",") if name}
     began, load_before = time.monotonic(), os.getloadavg()[0]
-    async with running_stack() as stack:
-        contest, event_bytes = await fill(stack, scale)
+    async with running_stack() as stack, running_downloads(stack.home / "sftp") as downloads:
+        contest, event_bytes = await fill(stack, scale, downloads)
         found = await measure(contest, only, given.patience)
         taken = None if only else await latency(contest)
     seconds = time.monotonic() - began

@@ -11,6 +11,7 @@ from typing import Any
 from bench.contender import Order, module, running
 from bench.flat import COUNT
 from bench.history import PARTITIONS, records, write_csv
+from bench.sftp import Downloads
 from bench.stack import Stack
 from bench.watch import Measured, watch
 from connectors.registry import specs
@@ -45,6 +46,7 @@ class Contest:
     topics: Topics
     prefix: str
     scale: Scale
+    downloads: Downloads
     _round: int = 0
 
     async def limit(self, connections: int) -> Measured:

@@ -34,9 +34,12 @@ NAMES = {
     "produce_rows": "our publisher, encoded events",
     "directory_limit": "a loop of `json.dumps` and batches",
     "directory_rows": "**Tillstream**, a CSV file in a watched folder → topic",
+    "sftp_mib_s": "**Tillstream**, a file of an SFTP server, verified → staging",
+    "sftp_openssh_mib_s": "OpenSSH's `sftp`",
 }
 CONSUMERS = ("limit_1", "limit_4", "till_1", "till_2", "faust_take", "aiokafka_plain")
 PRODUCERS = ("produce_rows", "directory_limit", "directory_rows")
+DOWNLOADS = ("sftp_mib_s", "sftp_openssh_mib_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,7 @@ TARGETS = (
     Target("till_1", "limit_4", 0.60),
     Target("till_1", "faust_take", 4.0),
     Target("directory_rows", "directory_limit", 0.60),
+    Target("sftp_mib_s", "sftp_openssh_mib_s", 0.80),
 )
 
 
@@ -171,6 +175,13 @@ def page(run: Run) -> str:
         "",
         *_table(run, PRODUCERS, "rows/s"),
         "",
+        "## SFTP server → disk",
+        "",
+        f"A file of {run.rounds[DOWNLOADS[0]][0].events} MiB that no compression makes smaller, from one server of",
+        "OpenSSH's, with each client's own choice of cipher. Ours holds the login, the listing and the SHA-256.",
+        "",
+        *_downloads(run),
+        "",
         "## Targets",
         "",
         "| ratio | wanted | found | |",
@@ -208,6 +219,21 @@ def _table(run: Run, names: Sequence[str], unit: str) -> list[str]:
             f"| {NAMES[name]} (`{name}`) | {median(rounds):,.0f} | {min(rates):,.0f} to {max(rates):,.0f} |"
             f" {cpu['contender']:.1f} | {cpu['kafka']:.1f} | {cpu['postgres']:.1f} |"
             f" {max(each.rss_mib for each in rounds):.0f} |"
+        )
+    return lines
+
+
+def _downloads(run: Run) -> list[str]:
+    lines = ["| | MiB/s | lowest to highest | CPU ms per MiB: itself | server |", "|---|--:|--:|--:|--:|"]
+    for name in DOWNLOADS:
+        rounds = run.rounds[name]
+        rates = [each.per_second for each in rounds]
+        client, server = (
+            statistics.median(each.cpu_us[who] for each in rounds) / 1_000 for who in ("contender", "server")
+        )
+        lines.append(
+            f"| {NAMES[name]} (`{name}`) | {median(rounds):,.0f} | {min(rates):,.0f} to {max(rates):,.0f} |"
+            f" {client:.1f} | {server:.1f} |"
         )
     return lines
 

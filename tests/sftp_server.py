@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -20,12 +19,11 @@ from typing import Any
 
 import asyncssh
 
-from tillstream.embedded.home import default_cache
+from bench import openssh
 from tillstream.embedded.port import LOOPBACK
 
 USER = "bank"
 PASSWORD = "bank-pass-8c1f"
-_OPENSSH = ("/usr/lib/openssh/sftp-server", "/usr/lib/ssh/sftp-server", "/usr/libexec/openssh/sftp-server")
 
 Hook = Callable[..., Awaitable[Any]]
 
@@ -91,17 +89,17 @@ async def sftp_server(
     *,
     keys: list[asyncssh.SSHKey] | None = None,
     port: int = 0,
-    openssh: bool = False,
+    through_openssh: bool = False,
     without_sftp: bool = False,
 ) -> AsyncIterator[Server]:
-    """A server of the folder. With `openssh`, what answers SFTP is OpenSSH's program; hooks are for the other one."""
+    """A server of the folder. With `through_openssh` OpenSSH's program answers, and hooks mean nothing to it."""
     server = Server(root, keys=keys or [_key("ssh-ed25519")])
     server.acceptor = await asyncssh.listen(
         LOOPBACK,
         port,
-        server_factory=lambda: _Gate(server, openssh=openssh),
+        server_factory=lambda: _Gate(server, through_openssh=through_openssh),
         server_host_keys=server.keys,
-        sftp_factory=None if openssh or without_sftp else lambda channel: _Folder(channel, server),
+        sftp_factory=None if through_openssh or without_sftp else lambda channel: _Folder(channel, server),
         reuse_address=True,
     )
     server.port = server.acceptor.get_port()
@@ -126,12 +124,12 @@ def new_key(algorithm: str = "ssh-ed25519") -> asyncssh.SSHKey:
 
 
 class _Gate(asyncssh.SSHServer):
-    def __init__(self, server: Server, *, openssh: bool) -> None:
+    def __init__(self, server: Server, *, through_openssh: bool) -> None:
         self._server = server
-        self._openssh = openssh
+        self._through_openssh = through_openssh
 
     def session_requested(self) -> Any:
-        if not self._openssh:
+        if not self._through_openssh:
             return False
         channel = self._connection.create_server_channel(encoding=None)
         return channel, _OpensshSession(self._server.root)
@@ -248,7 +246,7 @@ class _OpensshSession(asyncssh.SSHServerSession[bytes]):
 
     async def _serve(self) -> None:
         child = await asyncio.create_subprocess_exec(
-            openssh_sftp_server(), "-d", str(self._root), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            openssh.sftp_server(), "-d", str(self._root), stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         assert child.stdin
         assert child.stdout
@@ -266,27 +264,3 @@ class _OpensshSession(asyncssh.SSHServerSession[bytes]):
         while True:
             stdin.write(await self._requests.get())
             await stdin.drain()
-
-
-@cache
-def openssh_sftp_server() -> str:
-    """OpenSSH's `sftp-server`: the system's, or Debian's package in the cache."""
-    return openssh_program("sftp-server", _OPENSSH, "openssh-sftp-server", "usr/lib/openssh/sftp-server")
-
-
-def openssh_program(name: str, places: tuple[str, ...], package: str, path: str) -> str:
-    """A program of OpenSSH that may not be installed."""
-    for found in (shutil.which(name), *places):
-        if found and Path(found).exists():
-            return found
-    folder = default_cache(os.environ) / "openssh"
-    if not (folder / path).exists():
-        draft = folder / f".{package}-{os.getpid()}"
-        draft.mkdir(parents=True)
-        try:
-            subprocess.run(["apt-get", "download", "-qq", package], cwd=draft, check=True, capture_output=True)
-            (archive,) = draft.glob("*.deb")
-            subprocess.run(["dpkg", "-x", archive, folder], check=True, capture_output=True)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
-    return str(folder / path)

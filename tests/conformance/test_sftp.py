@@ -62,7 +62,7 @@ class TestSftp(ConnectorConformance):
     async def _serve(self, folder: Path) -> Server:
         root = folder / "served"
         root.mkdir(exist_ok=True)
-        return await self._stack.enter_async_context(sftp_server(root, openssh=self.openssh))
+        return await self._stack.enter_async_context(sftp_server(root, through_openssh=self.openssh))
 
     def _config_of(self, server: Server) -> dict[str, object]:
         return {**server.config, "remote_path": str(server.root) if self.openssh else "/"}

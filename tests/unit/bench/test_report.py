@@ -15,11 +15,11 @@ from bench.watch import Measured
 from schemas.wire import recognise
 
 PROMISED = """limit_1 limit_4 till_1 till_2 faust_take aiokafka_plain produce_rows directory_rows directory_limit
-latency_p50_ms latency_p99_ms rss_mib_worker""".split()
+sftp_mib_s sftp_openssh_mib_s latency_p50_ms latency_p99_ms rss_mib_worker""".split()
 
 
 def measured(per_second: float, *, others: float = 0.0) -> Measured:
-    cpu = {"contender": 20.0, "kafka": 2.0, "postgres": 25.0, "instrument": 1.0}
+    cpu = {"contender": 20.0, "kafka": 2.0, "postgres": 25.0, "instrument": 1.0, "server": 3.0}
     return Measured(per_second, 1_000, 1.0, 120.0, cpu, others)
 
 
