@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -20,8 +21,9 @@ from connectors.clock import SystemClock
 from connectors.ports import Ports
 from connectors.runner import State
 from connectors.source import Batch, Cursor, Skipped, Task
-from connectors.testing import Faults, Memory, MemoryCheckpoints, MemoryDeadLetters, MemoryPublisher
+from connectors.testing import START, Faults, Memory, MemoryCheckpoints, MemoryDeadLetters, MemoryPublisher
 from connectors.thread import ThreadsByOwner
+from schemas.checkpoint import Checkpoint
 from schemas.errors import ConfigError, Conflict, SourceMisconfigured
 from sinks.migrate import migrate
 from sinks.mirror import CheckpointMirror
@@ -31,6 +33,7 @@ from tillstream.control import connector as connectors
 from tillstream.control import request as requests
 from tillstream.control import run as runs
 from tillstream.control.connector import ConnectorStatus, ConnectorView
+from tillstream.control.desired import desired
 from tillstream.control.fleet import Fleet, World
 from tillstream.control.member import GIVE_UP_S, STOP_S
 from tillstream.control.report import TaskRow, tasks_of
@@ -508,6 +511,37 @@ async def test_a_run_waits_for_a_worker_and_survives_the_ones_that_die(
     assert await pool.fetchval("SELECT worker FROM run_requests") == "two"
     assert len(await runs.list_runs(pool)) == 1
     assert {event.lineage.run_id for event in memory.events if event.lineage} == {run_id}
+
+
+async def test_a_run_that_was_begun_while_its_connector_changed_hands_goes_on(
+    pool: Pool, world: World, memory: Memory, tmp_path: Path
+) -> None:
+    """The successor looked before its predecessor took the request, and claims after that."""
+    view = await a_connector(pool, tmp_path / "in", poll_s=3600)
+    (tmp_path / "in" / "a.json").write_text(ROW % "1")
+    assert isinstance(world.state, MemoryState)
+    gate = world.state._faults.hold("load")
+    async with sailing(world, refresh_s=3600) as fleet:
+        await until(lambda: view.id in fleet._members)
+        run_id = await requests.ask(pool, view, directory.SPEC)
+        before = await claims.claim(pool, view.id, worker="before", table_epoch=0)
+        [asked] = (await desired(pool)).requests
+        assert await requests.take(pool, asked, before)
+        await checkpointed(memory, view, run_id)
+
+        gate.set()
+
+        found = await read(pool, run_id)
+    assert (found.published, found.reason) == (1, "")
+
+
+async def checkpointed(memory: Memory, view: ConnectorView, run_id: UUID) -> None:
+    """A task that somebody has begun under the run, and not read."""
+    key = hashlib.sha256((ROW % "1").encode()).hexdigest()
+    begun = Checkpoint(
+        connector_id=view.id, task=key, run_id=run_id, epoch=1, seq=1, revision_at=START, updated_at=START
+    )
+    memory.state[key] = begun
 
 
 async def test_a_run_is_cancelled_while_it_waits_while_it_reads_and_not_after_it_ended(

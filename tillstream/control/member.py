@@ -23,7 +23,7 @@ from connectors.runner import Runner, State, Status
 from connectors.spec import SourceSpec
 from schemas.errors import ConfigError, Fenced, TillError
 from schemas.failpoint import failpoint
-from sinks.pool import Pool
+from sinks.pool import Pool, connection
 from tillstream.control import request as requests
 from tillstream.control.claim import Claim, claim
 from tillstream.control.connector import checked
@@ -169,6 +169,8 @@ class Member:
         held = await claim(world.pool, wanted.id, worker=world.worker, table_epoch=world.state.newest_epoch(wanted.id))
         failpoint("after_claim")
         await world.state.announce(wanted.id, held.epoch)
+        async with connection(world.pool) as reading:  # from the claim on nobody else begins what was asked for
+            self._asked = await requests.open_requests(reading, [wanted.id])
         self._reporter.epoch = held.epoch
         runner = Runner(
             Connector(wanted.id, wanted.name, wanted.provider),
