@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import NamedTuple
 
 from connectors.changes.identifier import TableName, quoted
@@ -33,12 +33,19 @@ class TableFacts(NamedTuple):
     identity: str
     readable: bool
     is_partitioned: bool
+    # which rows are wanted, as SQL; the catalog's own, so it may be run
+    condition: str = ""
 
     @property
     def key_types(self) -> list[str]:
         """The key's types, as SQL spells them."""
         types = {column.name: column.type for column in self.columns}
         return [types[name] for name in self.key]
+
+    def narrowed(self, columns: Container[str] | None, condition: str) -> TableFacts:
+        """The same with only some columns and rows; None: all columns."""
+        kept = [column for column in self.columns if columns is None or column.name in columns]
+        return self._replace(columns=kept, condition=condition)
 
     def column(self, name: str) -> TableColumn:
         """
@@ -59,7 +66,8 @@ class TableFacts(NamedTuple):
 
 
 _TABLE = """
-SELECT c.oid::bigint, c.relreplident::text, has_table_privilege(c.oid, 'SELECT') AS readable, c.relkind::text
+SELECT c.oid::bigint, c.relreplident::text, has_table_privilege(c.oid, 'SELECT') AS readable, c.relkind::text,
+       c.relkind = 'r' AND EXISTS (SELECT FROM pg_inherits WHERE inhparent = c.oid) AS has_heirs
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p')
 """
@@ -109,6 +117,11 @@ async def table_facts(session: Session, name: TableName) -> TableFacts:
     if found is None:
         raise SourceMisconfigured(
             f"{session.server.shown} has no table {name}", hint="correct `tables`: names are exact, as in the catalog"
+        )
+    if found["has_heirs"]:
+        raise SourceMisconfigured(
+            f"other tables inherit from {name}, and their changes come under their own names",
+            hint="name those tables instead, or make it a partitioned one",
         )
     columns = [TableColumn(*row) for row in await session.fetch(_COLUMNS, found["oid"])]
     key = [row[0] for row in await session.fetch(_KEY, found["oid"])]

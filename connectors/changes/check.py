@@ -162,6 +162,10 @@ class _Checking:
         if lacks and not options.create:
             listed = ", ".join(map(str, lacks))
             raise SourceMisconfigured(f'publication "{options.publication}" lacks {listed}', hint=f"run: {statement}")
+        narrowed = [table.narrowed(*found[str(table.name)][1:]) for table in self.tables if str(table.name) in found]
+        readers = self.checked.readers(narrowed, {})
+        for table in narrowed:
+            readers.of_table(table)  # a publication may leave columns out
         return f"will be changed: {statement}" if lacks else options.publication
 
     async def _slot(self) -> str:

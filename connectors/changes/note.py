@@ -37,8 +37,9 @@ looks. `watermark` loses nothing; it needs a column, and an index:
     ALTER TABLE public.events ADD COLUMN txid xid8 NOT NULL DEFAULT pg_current_xact_id();
     CREATE INDEX ON public.events (txid, id);
 
-A transaction that stays open anywhere in the server holds it back, which shows as `tillstream_held_back_seconds`.
-`closed_window` needs no change of the table, only a column that says when a row was changed, and can lose rows:
+An update is seen if it sets the column, as a trigger can. A transaction that stays open anywhere in the server holds
+it back, which shows as `tillstream_held_back_seconds`. `closed_window` needs no change of the table, only a column
+that says when a row was changed, and can lose rows:
 <LOSES>.
 """
 NOTES = _TEXT.replace("<LOSES>", LOSES)

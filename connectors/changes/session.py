@@ -175,6 +175,7 @@ def _settings(server: Server, context: SourceContext) -> dict[str, str]:
         "bytea_output": "hex",
         "extra_float_digits": "1",
         "jit": "off",
+        "row_security": "off",  # rows that a policy hides would be lost without a word: the server refuses instead
     }
 
 
@@ -247,6 +248,7 @@ _HINTS = {
     "42501": "grant what is missing; `till connector check` names the statement",
     "42P01": "correct `tables`, or make the table",
     "3D": "correct `database`",
+    "57014": "raise `answer_s` if the server is at work for that long, such as decoding a very large transaction",
 }
 _NO_TLS = "rejected SSL upgrade"  # asyncpg's words
 

@@ -7,6 +7,7 @@ a checkpoint stands: what was not checkpointed can always be read again.
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -50,7 +51,8 @@ SELECT oid::bigint, pubinsert AND pubupdate AND pubdelete AND pubtruncate AS all
 """
 # A table that was taken out and put back has a row of another id.
 _PUBLISHED = """
-SELECT t.schemaname || '.' || t.tablename, p.oid::text || '.' || coalesce(r.oid, 0)::text
+SELECT t.schemaname || '.' || t.tablename, p.oid::text || '.' || coalesce(r.oid, 0)::text,
+       to_jsonb(t) ->> 'attnames', coalesce(to_jsonb(t) ->> 'rowfilter', '')
   FROM pg_publication_tables t
   JOIN pg_publication p ON p.pubname = t.pubname
   JOIN pg_namespace n ON n.nspname = t.schemaname
@@ -62,6 +64,14 @@ SELECT t.schemaname || '.' || t.tablename, p.oid::text || '.' || coalesce(r.oid,
 PEEK = """
 SELECT data FROM pg_logical_slot_peek_binary_changes($1, NULL, $2, 'proto_version', '1', 'publication_names', $3)
 """
+
+
+class Published(NamedTuple):
+    """What a publication tells of a table. `sign` is another one if that was interrupted; `columns` None: all."""
+
+    sign: str
+    columns: frozenset[str] | None
+    condition: str
 
 
 class SlotState(NamedTuple):
@@ -159,55 +169,60 @@ async def advance(session: Session, slot: str, to: int) -> None:
     await session.fetch(_ADVANCE, slot, lsn.spell(to))
 
 
-async def published(session: Session, publication: str, tables: Sequence[TableFacts]) -> dict[str, str]:
+async def published(session: Session, publication: str, tables: Sequence[TableFacts]) -> dict[str, Published]:
     """
-    Those of the tables that are published, each with a sign that changes if its publication was interrupted.
+    Those of the tables that are published.
 
     Raises:
         SourceMisconfigured: pause; there is no such publication, or it leaves out some of what happens to rows.
     """
-    found = await session.row(_PUBLICATION, publication)
-    if found is None:
+    known = await session.row(_PUBLICATION, publication)
+    if known is None:
         raise SourceMisconfigured(
             f'publication "{publication}" does not exist',
             hint=f"run: {create_publication(publication, [table.name for table in tables])}",
         )
-    if not found["all_kinds"]:
+    if not known["all_kinds"]:
         raise SourceMisconfigured(
             f'publication "{publication}" does not publish inserts, updates, deletes and truncates',
             hint=f"run: ALTER PUBLICATION {quoted(publication)} SET (publish = 'insert, update, delete, truncate');",
         )
     partitioned = [table.name for table in tables if table.is_partitioned]
-    if partitioned and not found["pubviaroot"]:
+    if partitioned and not known["pubviaroot"]:
         raise SourceMisconfigured(
             f'publication "{publication}" publishes the partitions of {partitioned[0]} under their own names',
             hint=f"run: ALTER PUBLICATION {quoted(publication)} SET (publish_via_partition_root = true);",
         )
-    signs = {row[0]: row[1] for row in await session.fetch(_PUBLISHED, publication)}
-    return {str(table.name): signs[str(table.name)] for table in tables if str(table.name) in signs}
+    wanted, found = {str(table.name) for table in tables}, {}
+    for name, sign, columns, condition in await session.fetch(_PUBLISHED, publication):
+        if name in wanted:
+            named = None if columns is None else frozenset(json.loads(columns))
+            found[name] = Published(sign, named, condition)
+    return found
 
 
-async def follow(session: Session, place: Place, publication: str, tables: Sequence[TableFacts]) -> None:
+async def follow(session: Session, place: Place, publication: str, tables: Sequence[TableFacts]) -> list[TableFacts]:
     """
-    See that every table has been published without interruption since the place began with it.
+    The tables as they are published. Sees that each has been so without interruption since the place began with it.
 
     Raises:
         ChangesLost: pause; one has not. SourceMisconfigured: pause; a table that is new here is not published.
     """
     try:
-        signs = await published(session, publication, tables)
+        found = await published(session, publication, tables)
     except SourceMisconfigured as exc:
         raise (ChangesLost(str(exc), hint=f"{exc.hint} {ChangesLost.hint}") if place.published else exc) from exc
     for table in tables:
-        before, now = place.published.get(str(table.name)), signs.get(str(table.name))
-        if before is not None and before != now:
+        before, now = place.published.get(str(table.name)), found.get(str(table.name))
+        if before is not None and (now is None or before != now.sign):
             raise ChangesLost(f'{table.name} was taken out of publication "{publication}" for a while, or still is')
         if now is None:
             raise SourceMisconfigured(
                 f'publication "{publication}" lacks {table.name}',
                 hint=f"run: {add_tables(publication, [table.name])}",
             )
-        place.published[str(table.name)] = now
+        place.published[str(table.name)] = now.sign
+    return [table.narrowed(*found[str(table.name)][1:]) for table in tables]
 
 
 async def make_publication(session: Session, publication: str, tables: Sequence[TableFacts]) -> bool:
@@ -215,8 +230,8 @@ async def make_publication(session: Session, publication: str, tables: Sequence[
     if await session.row(_PUBLICATION, publication) is None:
         await session.change(create_publication(publication, [table.name for table in tables]))
         return True
-    signs = await published(session, publication, tables)
-    if lacks := [table.name for table in tables if str(table.name) not in signs]:
+    found = await published(session, publication, tables)
+    if lacks := [table.name for table in tables if str(table.name) not in found]:
         await session.change(add_tables(publication, lacks))
     return False
 

@@ -14,6 +14,7 @@ from connectors.changes.config import PostgresChangesConfig
 from connectors.changes.events import EventReader
 from connectors.changes.identifier import TableName
 from connectors.changes.option import Mode, StreamOptions
+from connectors.changes.pace import arrived, pending
 from connectors.changes.place import Origin, Place, origin_in
 from connectors.changes.poll import Mark, Poll, check_column
 from connectors.changes.rows import RowReader
@@ -75,7 +76,7 @@ class PostgresChangesSource:
         """
         async with self._session(task.key) as session:
             origin = await slot.origin_of(session)
-            if task.source_object != str(origin) and (since is None or origin_in(since) == origin):
+            if task.source_object != str(origin) and (not since or origin_in(since) == origin):
                 self._origin = None
                 raise SourceChanged(f"{self._config.server.shown} is another server than a moment ago")
             reading = self._changes if self._config.mode is Mode.LOGICAL else self._polled
@@ -92,7 +93,7 @@ class PostgresChangesSource:
 
     def checkpointed(self, task: Task, cursor: Cursor) -> None:
         """The slot may be let go of up to there, at the next look."""
-        if self._config.mode is Mode.LOGICAL:
+        if self._config.mode is Mode.LOGICAL and cursor:
             self._durable[task.key] = Place.of(cursor).done
 
     async def check(self) -> Sequence[CheckStep]:
@@ -124,19 +125,23 @@ class PostgresChangesSource:
         options = self._options
         await slot.lock(session, options.slot)
         tables = [await table_facts(session, name) for name in options.tables]
-        if since is None:
-            place = await begin(session, options, origin, tables)
+        if not since:
+            # a slot is made once every transaction that runs now has ended
+            with pending(begin(session, options, origin, tables)) as beginning:
+                while not await arrived(beginning):
+                    yield Batch((), (), {})
+                place = beginning.result()
         else:
             place = Place.of(since)
             if place.slot != options.slot:
                 raise ChangesLost(f'the connector read replication slot "{place.slot}", not "{options.slot}"')
             if options.create and not place.published.keys() >= {str(name) for name in options.tables}:
                 await slot.make_publication(session, options.publication, tables)
-        if since is not None and task.key not in self._durable:
+        if since and task.key not in self._durable:
             self.checkpointed(task, since)  # an earlier life's
         durable = self._durable.get(task.key, place.done)
         self._watch_slot(task.key, await slot.verify(session, place, origin, durable))
-        await slot.follow(session, place, options.publication, tables)
+        tables = await slot.follow(session, place, options.publication, tables)
         stream = Stream(
             session,
             options,
@@ -154,7 +159,7 @@ class PostgresChangesSource:
     ) -> AsyncGenerator[Batch, None]:
         table = await table_facts(session, TableName.parse(task.key.rpartition("/")[0]))
         await check_column(session, table, self._config.polling)
-        mark = Mark(origin, str(table.name)) if since is None else Mark.of(since)
+        mark = Mark.of(since) if since else Mark(origin, str(table.name))
         if mark.origin != origin:
             raise ChangesLost(
                 f"{session.server.shown} is not the server that was read before: system/timeline/database were "

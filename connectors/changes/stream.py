@@ -116,7 +116,10 @@ class Stream:
         pace = Pacemaker(self._options.pace, self._clock)
         looked_at, told_at = -1, place.done
         while not pace.is_over:
-            await self._let_go()
+            with pending(self._let_go()) as letting_go:
+                while not await arrived(letting_go):
+                    yield Batch((), (), place.cursor())
+                letting_go.result()
             began_s, found = self._clock.monotonic(), False
             end = await slot.log_end(self._session)
             if end != looked_at:

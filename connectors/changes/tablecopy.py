@@ -95,8 +95,10 @@ def in_order(columns: Sequence[str]) -> str:
 
 
 def _page(table: TableFacts, after: Sequence[str] | None) -> tuple[str, Sequence[str]]:
-    if not table.key:
-        return f"SELECT ctid::text, {table.selected} FROM {table.name.sql}", ()  # noqa: S608 quoted
-    where = f"WHERE {after_key(table.key, table.key_types)}" if after is not None else ""
-    statement = f"SELECT '', {table.selected} FROM {table.name.sql} AS t {where} ORDER BY {in_order(table.key)}"  # noqa: S608 quoted
-    return statement, after or ()
+    conditions = [f"({table.condition})"] if table.condition else []
+    if table.key and after is not None:
+        conditions.append(after_key(table.key, table.key_types))
+    where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+    address, order = ("''", f"ORDER BY {in_order(table.key)}") if table.key else ("ctid::text", "")
+    statement = f"SELECT {address}, {table.selected} FROM {table.name.sql} AS t {where} {order}"  # noqa: S608 quoted
+    return statement, (after or ()) if table.key else ()

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from connectors.changes import lsn
+from connectors.changes import lsn, pace
 from connectors.changes.place import Place
 from connectors.health import State
 from connectors.source import Batch
@@ -412,6 +412,67 @@ async def test_a_table_that_is_added_later_is_copied_then(followed: SourceDataba
 
     assert references(batches) == ["there before", "new"]
     await second.close()
+
+
+async def test_the_copy_reads_what_the_publication_publishes(source: SourceDatabase) -> None:
+    """Rows and columns that its owner leaves out, and columns that are computed, which a stream does not have."""
+    await source.table()
+    await source.execute("ALTER TABLE payments ADD COLUMN twice numeric GENERATED ALWAYS AS (amount * 2) STORED")
+    columns = "id, reference, type, status, asset, amount"
+    await source.execute(f"CREATE PUBLICATION till FOR TABLE payments ({columns}) WHERE (id > 1)")
+    await source.make_slot()
+    subject = source.source(raw="record")
+    for reference in ("hidden", "copied"):
+        await source.execute(PAY, reference, 1)
+    await source.drop_slot()
+    await source.make_slot()
+    copied = await read(subject)
+    await source.execute(PAY, "streamed", 1)
+
+    streamed = await read(subject, copied[-1].cursor)
+
+    assert (references(copied), references(streamed)) == (["copied"], ["streamed"])
+    raws = [json.loads(record.payment.raw or "") for batch in (*copied, *streamed) for record in batch.records]
+    assert [", ".join(raw) for raw in raws] == [columns, columns]
+    await subject.close()
+
+
+async def test_rows_that_a_policy_hides_stop_it(followed: SourceDatabase) -> None:
+    await followed.execute("ALTER TABLE payments ENABLE ROW LEVEL SECURITY")
+    subject = followed.source()
+
+    with pytest.raises(SourceMisconfigured, match="row-level security"):
+        await read(subject)
+    await subject.close()
+
+
+async def test_a_table_that_others_inherit_from_is_refused(followed: SourceDatabase) -> None:
+    await followed.execute("CREATE TABLE heir () INHERITS (payments)")
+    subject = followed.source()
+
+    with pytest.raises(SourceMisconfigured, match="inherit"):
+        await read(subject)
+    await subject.close()
+
+
+async def test_a_slot_that_cannot_be_made_yet_is_no_silence(
+    source: SourceDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits until every transaction that runs has ended, and may be stopped and started meanwhile."""
+    monkeypatch.setattr(pace.arrived, "__kwdefaults__", {"within_s": 0.02})
+    await source.table()
+    await source.execute("CREATE PUBLICATION till FOR TABLE payments")
+    blocker = await source.connect()
+    transaction = blocker.transaction()
+    await transaction.start()
+    await blocker.execute(PAY, "old", 1)
+    memory = Memory()
+    async with running(source.runner(memory, create=True)):
+        await eventually(lambda: any(checkpoint.cursor == {} for checkpoint, _ in memory.saved))
+    async with running(source.runner(memory, create=True, epoch=2)):
+        await transaction.commit()
+
+        await eventually(lambda: published(memory) == ["old"])
 
 
 async def test_what_is_missing_is_made_where_that_is_allowed(source: SourceDatabase) -> None:
