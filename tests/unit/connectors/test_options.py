@@ -225,10 +225,10 @@ async def test_each_record_of_a_stream_is_held_back_from_when_it_came_to_be() ->
 
 async def test_a_source_whose_clock_is_ahead_is_held_back_no_longer_than_asked() -> None:
     script, memory, clock = Script({"s": [["1000000"]]}, recurring=True), Memory(), ManualClock()
-    runner = make_runner(script, memory, clock=clock, source=DatedSource, consume_lag_s=60)
+    runner = make_runner(script, memory, clock=clock, source=DatedSource, consume_lag_s=77)
     async with running(runner):
-        await eventually(lambda: clock.sleeps(60))
-        clock.advance(60)
+        await eventually(lambda: clock.sleeps(77))
+        clock.advance(77)
         await eventually(lambda: len(memory.log) == 1)
 
 
