@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 
 from bench import report
+from bench.changes import Changes
 from bench.contest import FULL, QUICK, Contest, Scale
 from bench.history import PARTITIONS, messages
 from bench.latency import latency
@@ -46,6 +47,7 @@ def contenders(contest: Contest) -> Mapping[str, Contend]:
         "produce_rows": lambda: contest.producer("produce"),
         "directory_rows": contest.directory,
         "directory_limit": lambda: contest.producer("directory_limit"),
+        "changes_rows": lambda: Changes(contest.stack).throughput(contest.scale.produced, contest.scale.most_s),
         "sftp_mib_s": contest.downloads.ours,
         "sftp_openssh_mib_s": contest.downloads.openssh,
     }
@@ -112,13 +114,13 @@ async def main() -> None:
     async with running_stack() as stack, running_downloads(stack.home / "sftp") as downloads:
         contest, event_bytes = await fill(stack, scale, downloads)
         found = await measure(contest, only, given.patience)
-        taken = None if only else await latency(contest)
+        taken = None if only else (await latency(contest), await Changes(stack).latency(scale.latency_s))
     seconds = time.monotonic() - began
     if taken is None:
         for name, rounds in found.items():
             print(f"{name:16s} {report.median(rounds):9.0f}")
     else:
-        run = report.Run(found, taken, event_bytes, scale.events, given.quick, load_before, seconds)
+        run = report.Run(found, *taken, event_bytes, scale.events, given.quick, load_before, seconds)
         report.write(run)
         print(report.page(run))
     print(f"{seconds:.0f} s")

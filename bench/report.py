@@ -14,6 +14,8 @@ from pathlib import Path
 
 import psutil
 
+from bench.changes import ROWS_PER_S as CHANGES_PER_S
+from bench.changes import ChangeLatency
 from bench.latency import FILES_PER_S, ROWS_PER_S, Latency
 from bench.watch import UNDISTURBED, Measured
 
@@ -34,11 +36,13 @@ NAMES = {
     "produce_rows": "our publisher, encoded events",
     "directory_limit": "a loop of `json.dumps` and batches",
     "directory_rows": "**Tillstream**, a CSV file in a watched folder → topic",
+    "changes_rows": "**Tillstream**, rows that a database commits → topic",
     "sftp_mib_s": "**Tillstream**, a file of an SFTP server, verified → staging",
     "sftp_openssh_mib_s": "OpenSSH's `sftp`",
 }
 CONSUMERS = ("limit_1", "limit_4", "till_1", "till_2", "faust_take", "aiokafka_plain")
-PRODUCERS = ("produce_rows", "directory_limit", "directory_rows")
+PRODUCERS = ("produce_rows", "directory_limit", "directory_rows", "changes_rows")
+ROWS_WANTED, MIB_WANTED = 30_000, 200
 DOWNLOADS = ("sftp_mib_s", "sftp_openssh_mib_s")
 
 
@@ -69,6 +73,7 @@ class Run:
 
     rounds: Rounds
     latency: Latency
+    changes: ChangeLatency
     event_bytes: float
     events: int
     quick: bool
@@ -83,6 +88,8 @@ class Run:
             **found,
             "latency_p50_ms": round(self.latency.p50_ms, 1),
             "latency_p99_ms": round(self.latency.p99_ms, 1),
+            "changes_latency_p50_ms": round(self.changes.p50_ms, 1),
+            "changes_latency_p99_ms": round(self.changes.p99_ms, 1),
             "rss_mib_worker": round(max(each.rss_mib for each in self.rounds["till_1"]), 1),
         }
 
@@ -110,6 +117,7 @@ def _json(run: Run) -> dict[str, object]:
         "rss_mib": {name: round(max(each.rss_mib for each in rounds), 1) for name, rounds in run.rounds.items()},
         "rounds": {name: [asdict(each) for each in rounds] for name, rounds in run.rounds.items()},
         "latency": asdict(run.latency),
+        "changes_latency": asdict(run.changes),
         "event_bytes": round(run.event_bytes),
         "events": run.events,
         "quick": run.quick,
@@ -147,7 +155,7 @@ def page(run: Run) -> str:
     on = machine()
     length = "quick, " if run.quick else ""
     rounds = max(len(each) for each in run.rounds.values())
-    late = run.latency
+    late, changes = run.latency, run.changes
     text = [
         "# Benchmarks",
         "",
@@ -171,9 +179,12 @@ def page(run: Run) -> str:
         "Tillstream's statement does more than the flat upsert of the two others: event rows that absorb redeliveries,",
         "a fold over all of a payment's events, the ledger of the run, offsets; and it validates as much as they do.",
         "",
-        "## Files → topic",
+        "## Files and tables → topic",
         "",
         *_table(run, PRODUCERS, "rows/s"),
+        "",
+        f"Of a database's changes {ROWS_WANTED:,} rows/s are wanted, in less than {MIB_WANTED} MiB.",
+        "PostgreSQL's time there is for decoding its log; the rows were committed before, a thousand in a transaction.",
         "",
         "## SFTP server → disk",
         "",
@@ -195,6 +206,10 @@ def page(run: Run) -> str:
         f"p50 **{late.p50_ms:.0f} ms**, p99 **{late.p99_ms:.0f} ms**, most {late.most_ms:.0f} ms ({late.rows} rows).",
         "Both ends are read from one clock: before the rename, and PostgreSQL's commit time of the row.",
         f"Peak RSS: sink {late.sink_rss_mib:.0f} MiB, connector {late.connector_rss_mib:.0f} MiB.",
+        "",
+        f"From the commit of a row in a followed database to the commit of its event, at {CHANGES_PER_S} rows/s:",
+        f"p50 **{changes.p50_ms:.0f} ms**, p99 **{changes.p99_ms:.0f} ms**, most {changes.most_ms:.0f} ms.",
+        f"{changes.rows} rows; both are commit times of one server.",
         "",
     ]
     return "\n".join(text)

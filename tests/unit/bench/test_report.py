@@ -8,6 +8,7 @@ import statistics
 import pytest
 
 from bench import report
+from bench.changes import ChangeLatency
 from bench.history import REPEATS, messages, records
 from bench.latency import Latency
 from bench.report import Run
@@ -15,6 +16,7 @@ from bench.watch import Measured
 from schemas.wire import recognise
 
 PROMISED = """limit_1 limit_4 till_1 till_2 faust_take aiokafka_plain produce_rows directory_rows directory_limit
+changes_rows changes_latency_p50_ms changes_latency_p99_ms
 sftp_mib_s sftp_openssh_mib_s latency_p50_ms latency_p99_ms rss_mib_worker""".split()
 
 
@@ -27,7 +29,8 @@ def measured(per_second: float, *, others: float = 0.0) -> Measured:
 def run() -> Run:
     rounds = {name: [measured(rate) for rate in (90.0, 110.0, 100.0)] for name in report.NAMES}
     rounds["till_1"] = [measured(55.0), measured(54.0, others=0.5), measured(56.0)]
-    return Run(rounds, Latency(40.0, 90.0, 120.0, 3_000, 80.0, 81.0), 754.0, 240_000, False, 0.1, 900.0)
+    files, changes = Latency(40.0, 90.0, 120.0, 3_000, 80.0, 81.0), ChangeLatency(60.0, 150.0, 200.0, 5_000, 82.0)
+    return Run(rounds, files, changes, 754.0, 240_000, False, 0.1, 900.0)
 
 
 def test_every_promised_key_is_there(run: Run) -> None:
