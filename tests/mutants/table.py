@@ -420,10 +420,7 @@ MUTANTS = (
         "tillstream/control/claim.py",
         "    if newest is not None and newest > held_claim.epoch:\n",
         "    if False:\n",
-        (
-            INTEGRATION + "test_control.py::test_what_an_outdated_claim_writes_into_run_rows_is_refused",
-            FLEET + "test_a_successor_fences_a_worker_that_never_let_go_and_every_writing_of_that_is_refused",
-        ),
+        (INTEGRATION + "test_control.py::test_what_an_outdated_claim_writes_into_run_rows_is_refused",),
     ),
     Mutant(
         "a claim is raised in the midst of a writing",
