@@ -178,12 +178,12 @@ async def test_what_an_outdated_claim_writes_into_run_rows_is_refused(pool: Pool
     second = await claims.claim(pool, view.id, worker="two", table_epoch=0)
 
     for write in (
-        zombie.progress(run, _counts(9)),
-        zombie.finish_reading(run, _counts(9)),
-        zombie.fail(run, _counts(9), reason="mine"),
+        lambda: zombie.progress(run, _counts(9)),
+        lambda: zombie.finish_reading(run, _counts(9)),
+        lambda: zombie.fail(run, _counts(9), reason="mine"),
     ):
         with pytest.raises(Fenced):
-            await write
+            await write()
 
     [row] = await runs.list_runs(pool)
     assert (row.status, row.read, row.awaiting_sink) == (RunStatus.RUNNING, 3, False)
