@@ -22,13 +22,12 @@ from connectors.http.paging import Walked
 from connectors.http.resource import Resource, WindowKind
 from connectors.http.seen import Seen
 from connectors.http.sheet import Sheet, Understanding
-from connectors.http.standing import Standing, Walk, chained, is_worth_keeping
+from connectors.http.standing import MOST_PASSES, Standing, Walk, chained, is_worth_keeping
 from connectors.http.window import Window
 from connectors.ports import Clock
 from connectors.source import Batch, Cursor
 from schemas.errors import SourceChanged, SourceMisconfigured
 
-_MOST_PASSES = 5  # readings of one window of which no two in a row agree
 _SILENCE_S = 10.0  # of a source that reads, and finds what it knows
 _SAMPLE = 100
 _SECOND = timedelta(seconds=1)
@@ -148,7 +147,7 @@ class ResourceReader:
         """The batches of a walk from where it stands to its end, each with where it stands after it."""
         walk: Walk | None = standing.walk
         assert walk is not None, "asked only with a walk"  # noqa: S101
-        if walk.passes >= _MOST_PASSES:
+        if walk.is_worn_out:
             walk = walk.afresh()
         walked, resumed = self._new_walked(), bool(walk.place)
         while walk is not None:
@@ -177,6 +176,12 @@ class ResourceReader:
                 walked = walked if onward.passes == walk.passes else self._new_walked()
             walk = onward
             yield standing, sheet.batch(self._cursor(standing))
+            if walk is not None and walk.is_worn_out:
+                raise SourceChanged(
+                    f"{self._resource.name}: the list was another one at each of {MOST_PASSES} readings",
+                    hint="shorter windows (window_s) have fewer pages; "
+                    "members that differ each time are named in volatile",
+                )
 
     def _onward(self, walk: Walk, page: Page, answer: Answer, sheet: Sheet) -> Walk | None:
         """The walk at its next page, or at its first one again; None if it is through."""
@@ -185,11 +190,6 @@ class ResourceReader:
             return replace(walk, place=self._pages.kept(place))
         if not self._resource.drifts or walk.asked == 1 or not walk.chain or walk.chain == walk.before:
             return None
-        if walk.passes + 1 >= _MOST_PASSES:
-            raise SourceChanged(
-                f"{self._resource.name}: the list was another one at each of {_MOST_PASSES} readings",
-                hint="shorter windows (window_s) have fewer pages; members that differ each time are named in volatile",
-            )
         return walk.next_pass()
 
     def _ended(self, before: Standing, walk: Walk, page: Page, answer: Answer, sheet: Sheet) -> Standing:

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import cached_property
 
 from connectors.files.objects import parse_object
 from connectors.http.request import places_of
@@ -24,12 +25,22 @@ _MOST_REFERENCE = 200
 
 
 class Understanding:
-    """How one resource's records are understood. `mapper` makes what reads the records of one page."""
+    """How one resource's records are understood, for one task. `make` gives what reads them, at the first page."""
 
-    def __init__(self, config: RecordConfig, mapper: Callable[[], RecordMapper]) -> None:
-        self.mapper = mapper
+    def __init__(self, config: RecordConfig, make: Callable[[], RecordMapper]) -> None:
+        self._make = make
         self.instant = RecordReader(config.rules).instant
         self.reference = _getter(config.columns.get("reference") or "reference")
+
+    @cached_property
+    def mapper(self) -> RecordMapper:
+        """
+        What reads the records, page after page.
+
+        Raises:
+            SourceMisconfigured: pause; there is no such adapter.
+        """
+        return self._make()
 
 
 class Sheet:
@@ -39,7 +50,7 @@ class Sheet:
     """
 
     def __init__(self, resource: Resource, understanding: Understanding, seen: Seen, span: Window | None) -> None:
-        self._builder = BatchBuilder(understanding.mapper())
+        self._builder = BatchBuilder(understanding.mapper)
         self._seen = seen
         self._volatile = resource.volatile
         self._instant = understanding.instant

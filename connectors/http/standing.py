@@ -13,6 +13,7 @@ from connectors.http.paging import FIRST, Place
 from connectors.http.window import Window
 from connectors.source import Cursor
 
+MOST_PASSES = 5  # readings of one window of which no two in a row agree
 _QUIET_S = 300.0  # a place in time that moved less, over nothing new, is not worth a checkpoint
 _WALKED = ("asked", "chain", "before", "passes", "revisits")
 _INSTANTS = ("until", "read_at", "revisited_at")
@@ -32,6 +33,11 @@ class Walk:
     before: str = ""
     passes: int = 0
     revisits: bool = False
+
+    @property
+    def is_worn_out(self) -> bool:
+        """Whether it was read so often, each time another list, that it must begin afresh."""
+        return self.passes >= MOST_PASSES
 
     def next_pass(self) -> Walk:
         """The same window, from its first page."""
@@ -93,7 +99,8 @@ def chained(chain: str, names: Sequence[str]) -> str:
 def is_worth_keeping(since: Cursor | None, kept: Standing, standing: Standing) -> bool:
     """Whether a place that was reached without a new record should be kept all the same."""
     if standing.walk is not None:
-        return False
+        # or what comes next would compare the same two readings for ever
+        return standing.walk.is_worn_out
     if since is None or kept.walk is not None or kept.until is None or standing.until is None:
         return kept != standing or since is None
     return (standing.until - kept.until).total_seconds() >= _QUIET_S

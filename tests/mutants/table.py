@@ -360,6 +360,16 @@ MUTANTS = (
         (INTEGRATION + "test_http_api_drift.py::test_no_row_is_lost_while_the_list_moves_between_pages",),
     ),
     Mutant(
+        "a window that never agreed is kept at its last reading",
+        "connectors/http/standing.py",
+        "        return standing.walk.is_worn_out\n",
+        "        return False\n",
+        (
+            INTEGRATION + "test_http_api_drift.py"
+            "::test_a_list_that_rests_again_is_read_from_the_cursor_of_its_restless_time",
+        ),
+    ),
+    Mutant(
         "an offset counts what was asked for",
         "connectors/http/paging.py",
         'return {"offset": place.get("offset", 0) + len(page)}',
