@@ -96,7 +96,11 @@ class World:
 
     def source(self, **options: object) -> Any:
         context = SourceContext(
-            CONNECTOR.id, CONNECTOR.name, self.clock, secrets=GivenSecrets(self.secrets), staging=self.staging
+            CONNECTOR.id,
+            CONNECTOR.name,
+            self.clock,
+            secrets=GivenSecrets(self.secrets),
+            staging=self.staging / str(CONNECTOR.id),  # as a runner has it
         )
         return sftp.SPEC.factory(self.config(**options), context)
 
@@ -983,15 +987,15 @@ async def test_staged_copies_are_gone_once_their_tasks_are_done(world: World) ->
 
 async def test_what_a_killed_process_left_is_removed_and_what_a_living_one_has_is_not(world: World) -> None:
     drop(world.folder, "a.csv", HEADER + row("a"))
-    dead = world.staging / "dead"
+    dead = world.staging / str(CONNECTOR.id) / "dead"
     dead.mkdir(parents=True)
     (dead / "x.part").write_text("half of it")
     living = world.source()
     (task,) = [item async for page in living.tasks({}) for item in page]
+    assert not dead.exists()
 
     await world.read()
 
-    assert not dead.exists()
     batches = [batch async for batch in living.read(task, None)]
     assert sum(batch.read for batch in batches) == 1
     await living.close()
