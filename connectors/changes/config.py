@@ -66,10 +66,17 @@ class PostgresChangesConfig(NetworkConfig, RecordConfig):
     idle_s: float = Field(5.0, ge=0, le=3_600, description="A reading, and so its run, ends after so long without any.")
     run_s: float = Field(60.0, gt=0, le=86_400, description="And after so long in any case; the next one goes on.")
     peek_rows: int = Field(
-        50_000,
+        200_000,
         ge=1,
         le=10_000_000,
         description="Changes that the server decodes at a time; a transaction is one piece.",
+    )
+    let_go_s: float = Field(
+        5.0,
+        ge=0,
+        le=86_400,
+        description="Seconds that the slot keeps what a checkpoint holds: a worker that was frozen, or a state that "
+        "fell back, may need it again.",
     )
     held_alert_mib: float = Field(
         1_024.0, gt=0, le=1e9, description="Mebibytes of log that the slot may hold back before the connector says so."

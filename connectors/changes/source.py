@@ -11,6 +11,7 @@ from connectors.changes.assembler import Readers
 from connectors.changes.catalog import TableFacts, domains, table_facts
 from connectors.changes.check import Checked, check
 from connectors.changes.config import PostgresChangesConfig
+from connectors.changes.durable import Durable
 from connectors.changes.events import EventReader
 from connectors.changes.identifier import TableName
 from connectors.changes.option import Mode, StreamOptions
@@ -51,7 +52,7 @@ class PostgresChangesSource:
         )
         self._origin: Origin | None = None
         self._idle: dict[str, Session] = {}
-        self._durable: dict[str, int] = {}
+        self._durable: dict[str, Durable] = {}
         self._warnings: dict[str, str] = {}
 
     async def tasks(self, known: Mapping[str, Cursor]) -> AsyncIterator[Sequence[Task | Skipped]]:  # noqa: ARG002 the runner knows
@@ -92,9 +93,9 @@ class PostgresChangesSource:
                     self._warnings.pop(task.key, None)
 
     def checkpointed(self, task: Task, cursor: Cursor) -> None:
-        """The slot may be let go of up to there, at the next look."""
+        """The slot may be let go of up to there, after a while."""
         if self._config.mode is Mode.LOGICAL and cursor:
-            self._durable[task.key] = Place.of(cursor).done
+            self._durable_of(task.key).reaches(Place.of(cursor).done, self._context.clock.monotonic())
 
     async def check(self) -> Sequence[CheckStep]:
         """Connect, log in, and see that everything is there; nothing is made or changed."""
@@ -137,17 +138,17 @@ class PostgresChangesSource:
                 raise ChangesLost(f'the connector read replication slot "{place.slot}", not "{options.slot}"')
             if options.create and not place.published.keys() >= {str(name) for name in options.tables}:
                 await slot.make_publication(session, options.publication, tables)
-        if since and task.key not in self._durable:
-            self.checkpointed(task, since)  # an earlier life's
-        durable = self._durable.get(task.key, place.done)
-        self._watch_slot(task.key, await slot.verify(session, place, origin, durable))
+        durable = self._durable_of(task.key)
+        if since and not durable.newest:
+            durable.reaches(place.done, float("-inf"))  # an earlier life's
+        self._watch_slot(task.key, await slot.verify(session, place, origin, durable.newest or place.done))
         tables = await slot.follow(session, place, options.publication, tables)
         stream = Stream(
             session,
             options,
             self._readers(tables, await domains(session)),
             clock=self._context.clock,
-            durable=lambda: self._durable.get(task.key, 0),
+            durable=lambda: durable.before(self._context.clock.monotonic() - self._config.let_go_s),
             watch=lambda state: self._watch_slot(task.key, state),
         )
         async with contextlib.aclosing(stream.batches(place)) as batches:
@@ -176,6 +177,9 @@ class PostgresChangesSource:
         async with contextlib.aclosing(poll.batches(mark)) as batches:
             async for batch in batches:
                 yield batch
+
+    def _durable_of(self, key: str) -> Durable:
+        return self._durable.setdefault(key, Durable())
 
     def _readers(self, tables: Sequence[TableFacts], beneath: Mapping[int, int]) -> Readers:
         mappers = {str(table.name): self._config.mapper(self._context, str(table.name)) for table in tables}

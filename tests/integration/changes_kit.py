@@ -131,6 +131,7 @@ class SourceDatabase:
             "idle_s": 0.02,
             "checkpoint_s": 0.0,
             "error_backoff_s": 0.05,
+            "let_go_s": 0.0,
             "stop_s": 2.0,
             **options,
         }

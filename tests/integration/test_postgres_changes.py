@@ -190,6 +190,18 @@ async def test_a_large_transaction_passes_in_pieces_and_goes_on_in_its_middle(fo
     await subject.close()
 
 
+async def test_what_one_look_does_not_show_the_next_one_does(followed: SourceDatabase) -> None:
+    for number in range(30):
+        await followed.execute(PAY, f"p-{number}", 1)
+    subject = followed.source(**NEVER, peek_rows=4)
+
+    batches = await read(subject)
+
+    assert references(batches) == [f"p-{number}" for number in range(30)]
+    assert references(await read(subject, batches[-1].cursor)) == []
+    await subject.close()
+
+
 async def test_rows_of_two_tables_come_in_the_order_of_their_commits(source: SourceDatabase) -> None:
     await source.table()
     await source.table(PAYMENTS.replace("payments", "refunds"), "refunds")
@@ -520,6 +532,26 @@ async def test_the_slot_lets_go_of_nothing_that_is_not_checkpointed(followed: So
             assert not saved or lsn.parse(confirmed) <= max(lsn.parse(cursor["done"]) for cursor in saved)
             await asyncio.sleep(0.01)
     assert len(stood) > 2
+
+
+async def test_a_state_that_fell_back_a_little_finds_its_changes_still_there(followed: SourceDatabase) -> None:
+    """
+    A frozen worker's last checkpoint is acknowledged and then refused: its successor stands before it.
+    """
+    memory = Memory()
+    await followed.execute(PAY, "first", 1)
+    await run_through(followed.runner(memory, **NEVER, let_go_s=60))
+    fallen_back = dict(memory.state)
+    await followed.execute(PAY, "second", 1)
+    await run_through(followed.runner(memory, **NEVER, let_go_s=60, epoch=2))
+    memory.state.clear()
+    memory.state.update(fallen_back)
+
+    state = await run_through(followed.runner(memory, **NEVER, let_go_s=60, epoch=3))
+
+    assert state is State.STOPPED
+    assert published(memory) == ["first", "second", "second"]
+    assert len(memory.event_ids) == 2
 
 
 async def test_the_slot_lets_go_also_where_nothing_of_ours_changes(followed: SourceDatabase) -> None:
