@@ -25,6 +25,17 @@ if TYPE_CHECKING:
     from tillstream.config import Loaded
     from tillstream.demo import Demonstration
 
+_FATES = {
+    "read": "read",
+    "published": "published",
+    "rejected": "rejected",
+    "filtered": "filtered",
+    "applied": "applied",
+    "of which stale": "stale",
+    "duplicate": "duplicate",
+    "dead": "dead",
+}
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -37,9 +48,9 @@ def demo(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """
-    Start the stack, drop sample files into a watched folder, and show what became of every record.
+    Start the stack, let it read a folder, a bank, a gateway and a database, and show what became of every record.
 
-    Ends with 0 only if the ledger balances.
+    Without --once the partners go on, so that there is something to watch. Ends with 0 only if the ledger balances.
     """
     started_s = time.monotonic()
     loaded = context.load()
@@ -51,7 +62,7 @@ def demo(
 
 
 async def _shown(loaded: Loaded, samples: Path | None, started_s: float, output: Output, *, once: bool) -> bool:
-    from tillstream.cli.stack import Teller
+    from tillstream.cli.stack import Changes, Teller
     from tillstream.demo import demonstrate
 
     showing = demonstrate(
@@ -61,6 +72,7 @@ async def _shown(loaded: Loaded, samples: Path | None, started_s: float, output:
         once=once,
         tell=note,
         observer=Teller(loaded.settings.home),
+        partner_observer=Changes(),
     )
     async with showing as shown:
         if output is not Output.TABLE:
@@ -68,14 +80,15 @@ async def _shown(loaded: Loaded, samples: Path | None, started_s: float, output:
         else:
             _print(shown, once=once)
         sys.stdout.flush()
-        if shown.joined:
-            note(f"\nthe stack goes on{'' if once else f', and connector {shown.connector} watches {shown.folder}'}")
-            return shown.counts.balanced
         if not once:
-            note("\nthe stack stays up; Ctrl-C stops it")
+            stays = "the partners go on, and so does the stack" if shown.joined else "the stack stays up"
+            note(f"\n{stays}; Ctrl-C stops {'them' if shown.joined else 'it'}")
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.Event().wait()
-        note("stopping")
+        note("stopping the partners" if shown.joined else "stopping")
+    if shown.joined:
+        goes_on = "" if once else f", and connector {shown.connector} watches {shown.folder}"
+        note(f"the stack goes on{goes_on}")
     return shown.counts.balanced
 
 
@@ -91,9 +104,7 @@ def _print(shown: Demonstration, *, once: bool) -> None:
     ]
     print_table(("letter", "stage", "reason", "place", "message"), rows, empty="none")
     sys.stdout.write("\nEvery record has one fate\n")
-    names = ("read", "published", "rejected", "filtered", "applied", "stale", "duplicate", "dead")
-    columns = ["of which stale" if name == "stale" else name for name in names]
-    print_table(columns, [tuple(getattr(counts, name) for name in names)])
+    print_table(("source", *_FATES), [*_fates(shown), ("all", *(getattr(counts, name) for name in _FATES.values()))])
     verdict = "balances" if counts.balanced else "DOES NOT BALANCE"
     sys.stdout.write(
         f"\nThe ledger {verdict}: {counts.read} read = {counts.published} published + {counts.rejected} rejected"
@@ -109,11 +120,21 @@ def _print(shown: Demonstration, *, once: bool) -> None:
     )
     for command in _next(shown):
         sys.stdout.write(f"  {command}\n")
+    if not once:
+        sys.stdout.write("\nThese go on meanwhile:\n")
+        print_table(("connector", "reads"), list(shown.partners.items()))
+
+
+def _fates(shown: Demonstration) -> list[tuple[object, ...]]:
+    return [
+        (kind, *(getattr(each, name, None) for name in _FATES.values())) for kind, each in shown.counts.sources.items()
+    ]
 
 
 def _next(shown: Demonstration) -> list[str]:
     till = f"{_program()} --home {shlex.quote(str(shown.home))}"
-    oldest = shown.payments[-1].payment.reference if shown.payments else "REFERENCE"
+    dropped = [each.payment.reference for each in shown.payments if each.payment.provider == shown.connector]
+    oldest = dropped[-1] if dropped else "REFERENCE"
     return [
         f"{till} payment show {shlex.quote(oldest)} --provider {shlex.quote(shown.connector)}",
         f"{till} deadletter show {shown.letters[0].id[:12]}" if shown.letters else f"{till} deadletter list",

@@ -107,19 +107,11 @@ def doctor(output: OutputOption = Output.TABLE) -> None:
         raise typer.Exit(ExitStatus.FAILED)
 
 
-class Teller:
-    """
-    Tells on standard error what changes while a stack comes up, and where to find it once its workers are ready.
+class Changes:
+    """Tells on standard error what becomes of a stack's parts."""
 
-    To be called in a running event loop: it asks the workers in a task of its own.
-    """
-
-    def __init__(self, home: Path, *, patience_s: float = PATIENCE_S) -> None:
-        """After `patience_s` it tells which workers are not ready yet, once, and goes on asking."""
-        self._run = home / "run"
-        self._patience_s = patience_s
+    def __init__(self) -> None:
         self._told: dict[str, str] = {}
-        self.asking: asyncio.Task[None] | None = None
 
     def __call__(self, state: StackState) -> None:
         """Tell what is new in `state`."""
@@ -128,6 +120,25 @@ class Teller:
                 again = f" (status {child.last_exit})" if child.state.value == "restarting" else ""
                 note(f"  {child.name}: {child.state.value}{again}")
             self._told[child.name] = child.state.value
+
+
+class Teller:
+    """
+    Tells what changes while a stack comes up, and where to find it once its workers are ready.
+
+    To be called in a running event loop: it asks the workers in a task of its own.
+    """
+
+    def __init__(self, home: Path, *, patience_s: float = PATIENCE_S) -> None:
+        """After `patience_s` it tells which workers are not ready yet, once, and goes on asking."""
+        self._run = home / "run"
+        self._patience_s = patience_s
+        self._changes = Changes()
+        self.asking: asyncio.Task[None] | None = None
+
+    def __call__(self, state: StackState) -> None:
+        """Tell what is new in `state`."""
+        self._changes(state)
         if state.ready and self.asking is None:
             self.asking = asyncio.get_running_loop().create_task(self._tell_ready(state), name="readiness")
 

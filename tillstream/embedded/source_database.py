@@ -65,10 +65,9 @@ def event(number: int) -> Event:
         (4, "payment.refunded"),
     )[step]
     entity = round_ * _ORDERS + order
-    price = Decimal(995 + entity * 125) / 100
-    amount = price if kind != "payment.refunded" else price / 5
-    spelled = f"{amount:.2f}" if number != STOCK - 1 else "a fifth"
-    return Event(f"order-{entity:04d}", kind, {"amount": spelled, "currency": "EUR"} if "order" not in kind else {})
+    spelled = f"{Decimal(995 + entity * 125) / 100:.2f}" if number != STOCK - 1 else "all of it"
+    is_payment = kind.startswith("payment.")
+    return Event(f"order-{entity:04d}", kind, {"amount": spelled, "currency": "EUR"} if is_payment else {})
 
 
 @dataclass(frozen=True, slots=True)
