@@ -140,7 +140,7 @@ class PostgresChangesSource:
                 await slot.make_publication(session, options.publication, tables)
         durable = self._durable_of(task.key)
         if since and not durable.newest:
-            durable.reaches(place.done, float("-inf"))  # an earlier life's
+            durable.reaches(place.done, self._context.clock.monotonic())  # an earlier life's
         self._watch_slot(task.key, await slot.verify(session, place, origin, durable.newest or place.done))
         tables = await slot.follow(session, place, options.publication, tables)
         stream = Stream(

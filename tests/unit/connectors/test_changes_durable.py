@@ -19,10 +19,3 @@ def test_a_place_that_fell_back_is_none() -> None:
     durable.reaches(10, at_s=101.0)
 
     assert durable.before(200.0) == durable.newest == 20
-
-
-def test_what_an_earlier_life_left_is_old_enough() -> None:
-    durable = Durable()
-    durable.reaches(10, at_s=float("-inf"))
-
-    assert durable.before(-1e9) == 10
