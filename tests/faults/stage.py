@@ -38,9 +38,17 @@ from tillstream.embedded.process import Command, Process
 
 ROOT = Path(__file__).parents[2]
 SESSION_S = 3.0
+CONNECTORS_SOON = {
+    "kafka_session_timeout_s": "3s",
+    "connector_refresh_s": "200ms",
+    "connector_heartbeat_s": "500ms",
+    "monitor_interval_s": "500ms",
+    "monitor_heartbeat_timeout_s": "4s",
+}  # settings of connector workers that are succeeded soon
 STOP_S = 12.0
 LOG_LINES = 120
 _LOOK_S = 0.03
+_PATIENCE = 4.0  # times a deadline: it tells what never happens; how soon it happens is a benchmark's business
 _OBSERVE_S = 0.1
 _BLOCKED = """
 SELECT count(*) FROM pg_stat_activity
@@ -52,6 +60,7 @@ async def until(
     condition: Callable[[], Awaitable[object] | object], *, within_s: float = 30.0, what: str | Callable[[], str] = ""
 ) -> None:
     """Wait until the condition holds; what did not happen in time is told."""
+    within_s *= _PATIENCE
     deadline = time.monotonic() + within_s
     while True:
         found = condition()

@@ -11,7 +11,7 @@ import pytest
 from connectors import postgres_changes
 from sinks.ledger import verify, verify_letters
 from tests.faults import oracle
-from tests.faults.stage import Stage, until
+from tests.faults.stage import CONNECTORS_SOON, Stage, until
 from tests.integration.changes_kit import EVENTS, SourceDatabase, source_database
 from tests.services import Postgres
 from tillstream.control import connector, run
@@ -26,13 +26,6 @@ KILLS = (
     "after_slot_advanced=kill@2",
 )
 ROWS = 150  # of each transaction
-SOON = {
-    "kafka_session_timeout_s": "1500ms",
-    "connector_refresh_s": "200ms",
-    "connector_heartbeat_s": "500ms",
-    "monitor_interval_s": "500ms",
-    "monitor_heartbeat_timeout_s": "3s",
-}
 INSERT = """
 INSERT INTO events (entity_id, event_type, headers)
 SELECT 'p-' || n, 'payment.completed', jsonb_build_object('amount', (n + 1)::text, 'currency', 'EUR')
@@ -63,9 +56,9 @@ async def test_connectors_killed_in_every_phase_lose_no_row_and_their_ledger_bal
         poll_s=0.1,
         idle_s=0.2,
     )
-    settings = {**SOON, "secret_source": source.reader_password}
+    settings = {**CONNECTORS_SOON, "secret_source": source.reader_password}
     await connector.create(stage.pool, name="shop", spec=postgres_changes.SPEC, configuration=configuration)
-    others = [stage.worker(role, role=role, **SOON) for role in ("sink", "monitor", "letters")]
+    others = [stage.worker(role, role=role, **CONNECTORS_SOON) for role in ("sink", "monitor", "letters")]
     rows = 0
     for number, failpoint in enumerate(KILLS):
         held = await source.connect()

@@ -10,7 +10,7 @@ from connectors import directory
 from schemas.event import ConnectorEvent
 from sinks.ledger import verify, verify_letters
 from tests.faults import oracle
-from tests.faults.stage import Stage, until
+from tests.faults.stage import CONNECTORS_SOON, Stage, until
 from tillstream.control import connector, run
 from tillstream.control.run import RunStatus
 
@@ -26,13 +26,6 @@ KILLS = (
     "before_publish=kill@4",
 )
 FILES, ROWS = 2, 2_100  # of each round; a file is read in two batches
-SOON = {
-    "kafka_session_timeout_s": "1500ms",
-    "connector_refresh_s": "200ms",
-    "connector_heartbeat_s": "500ms",
-    "monitor_interval_s": "500ms",
-    "monitor_heartbeat_timeout_s": "3s",
-}
 
 
 async def test_connectors_killed_at_the_worst_moments_lose_no_row_and_their_ledger_balances(
@@ -40,12 +33,12 @@ async def test_connectors_killed_at_the_worst_moments_lose_no_row_and_their_ledg
 ) -> None:
     configuration = {"directory": str(tmp_path), "poll_s": 0.1, "rest_s": 0, "checkpoint_s": 0}
     await connector.create(stage.pool, name="bank", spec=directory.SPEC, configuration=configuration)
-    others = [stage.worker(role, role=role, **SOON) for role in ("sink", "monitor", "letters")]
+    others = [stage.worker(role, role=role, **CONNECTORS_SOON) for role in ("sink", "monitor", "letters")]
     for number, failpoint in enumerate(KILLS):
-        victim = stage.worker(f"victim-{number}", role="connector", failpoints=failpoint, **SOON)
+        victim = stage.worker(f"victim-{number}", role="connector", failpoints=failpoint, **CONNECTORS_SOON)
         _drop(tmp_path, first=number * FILES)
         assert await victim.ended() == -signal.SIGKILL, failpoint
-    survivor = stage.worker("survivor", role="connector", **SOON)
+    survivor = stage.worker("survivor", role="connector", **CONNECTORS_SOON)
     _drop(tmp_path, first=len(KILLS) * FILES)
 
     files = (len(KILLS) + 1) * FILES

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from connectors import http_api
 from tests.faults import oracle
-from tests.faults.stage import Stage, Worker, until
+from tests.faults.stage import CONNECTORS_SOON, Stage, Worker, until
 from tillstream.control import connector, run
 from tillstream.control.run import RunStatus
 from tillstream.embedded.gateway import Gateway
@@ -17,13 +17,6 @@ from tillstream.embedded.gateway_book import WrittenBook
 
 ROUND, PAGE = 120, 25
 KILLS = ("after_publish=kill@2", "before_checkpoint=kill@4")  # after_checkpoint is tests/faults/test_connector.py's
-SOON = {
-    "kafka_session_timeout_s": "1500ms",
-    "connector_refresh_s": "200ms",
-    "connector_heartbeat_s": "500ms",
-    "monitor_interval_s": "500ms",
-    "monitor_heartbeat_timeout_s": "3s",
-}
 
 
 def resource(name: str, **options: object) -> dict[str, object]:
@@ -71,18 +64,18 @@ async def test_workers_killed_in_each_phase_of_a_poll_lose_no_payment_and_double
     async with Gateway(book) as server:
         configuration = {**CONFIGURATION, "api_base_url": server.url}
         await connector.create(stage.pool, name="gateway", spec=http_api.SPEC, configuration=configuration)
-        others = [stage.worker(role, role=role, **SOON) for role in ("sink", "monitor", "letters")]
+        others = [stage.worker(role, role=role, **CONNECTORS_SOON) for role in ("sink", "monitor", "letters")]
         for number, failpoint in enumerate(KILLS):
-            victim = stage.worker(f"victim-{number}", role="connector", failpoints=failpoint, **SOON)
+            victim = stage.worker(f"victim-{number}", role="connector", failpoints=failpoint, **CONNECTORS_SOON)
             _grow(book)
             assert await victim.ended() == -signal.SIGKILL, failpoint
         for answers in (1, 4):  # between two pages: it waits for one, or has it and reads it
             _grow(book)
-            victim = stage.worker(f"victim-{answers}-answers", role="connector", **SOON)
+            victim = stage.worker(f"victim-{answers}-answers", role="connector", **CONNECTORS_SOON)
             server.between_pages = _killing(victim, after=answers)
             assert await victim.ended() == -signal.SIGKILL
         server.between_pages = lambda: None
-        survivor = stage.worker("survivor", role="connector", **SOON)
+        survivor = stage.worker("survivor", role="connector", **CONNECTORS_SOON)
         _grow(book)
 
         expected = {row["id"]: row["amount"] for row in book.payment_rows.values()}

@@ -12,7 +12,7 @@ from pathlib import Path
 from connectors import sftp
 from sinks.ledger import verify, verify_letters
 from tests.faults import oracle
-from tests.faults.stage import Stage, Worker, until
+from tests.faults.stage import CONNECTORS_SOON, Stage, Worker, until
 from tests.sftp_server import PASSWORD, Server, sftp_server
 from tillstream.control import connector, run
 from tillstream.control.run import RunStatus
@@ -28,14 +28,7 @@ OPTIONS = {
     "move_to": "done",
     "password": "${env:TILL_SECRET_SFTP}",
 }
-SOON = {
-    "kafka_session_timeout_s": "1500ms",
-    "connector_refresh_s": "200ms",
-    "connector_heartbeat_s": "500ms",
-    "monitor_interval_s": "500ms",
-    "monitor_heartbeat_timeout_s": "3s",
-    "secret_sftp": PASSWORD,
-}
+SOON = {**CONNECTORS_SOON, "secret_sftp": PASSWORD}
 
 # What the server is asked for when the worker dies: an operation, and how often it comes first.
 PHASES = {

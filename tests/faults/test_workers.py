@@ -22,20 +22,13 @@ from connectors import directory
 from connectors.spec import ConnectorConfig, SourceSpec
 from sinks.ledger import verify
 from tests.faults import oracle
-from tests.faults.stage import LOG_LINES, Stage, Worker, open_stage, until
+from tests.faults.stage import CONNECTORS_SOON, LOG_LINES, Stage, Worker, open_stage, until
 from tests.services import Kafka
 from tillstream.control import connector, request, run
 from tillstream.control.run import RunStatus
 
 CONNECTORS = tuple(f"bank{number}" for number in range(5))
 ROWS = 40  # of a file
-SOON = {
-    "kafka_session_timeout_s": "3s",
-    "connector_refresh_s": "200ms",
-    "connector_heartbeat_s": "500ms",
-    "monitor_interval_s": "500ms",
-    "monitor_heartbeat_timeout_s": "4s",
-}
 
 
 @dataclass(slots=True)
@@ -131,12 +124,12 @@ async def town(kafka: Kafka, database: str, tmp_path: Path) -> AsyncIterator[Tow
         made = Town(stage, tmp_path)
         await made.open()
         for role in ("sink", "monitor", "letters"):
-            stage.worker(role, role=role, **SOON)
+            stage.worker(role, role=role, **CONNECTORS_SOON)
         yield made
 
 
 def worker(town: Town, name: str, **settings: str) -> Worker:
-    return town.stage.worker(name, role="connector", **{**SOON, **settings})
+    return town.stage.worker(name, role="connector", **{**CONNECTORS_SOON, **settings})
 
 
 async def test_workers_that_join_leave_and_die_under_load_pass_connectors_on_and_lose_nothing(town: Town) -> None:

@@ -20,11 +20,13 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError
 
 ROOT = Path(__file__).parents[2]
+_PATIENCE = 4.0  # times a deadline: it tells what never happens
 Result = TypeVar("Result")
 
 
 async def until(condition: Callable[[], Result], *, within_s: float = 20.0, what: str = "") -> Result:
     """The condition's first true result."""
+    within_s *= _PATIENCE
     deadline = time.monotonic() + within_s
     while not (found := condition()):
         if time.monotonic() > deadline:
