@@ -144,7 +144,11 @@ class Finishing:
             self._busy.discard(file.shown)
 
     async def catch_up(self, done: Sequence[tuple[RemoteFile, str]]) -> list[Skipped]:
-        """Put away what this listing offered, the one before too, and nobody read; and tell what cannot be."""
+        """
+        Put away what this listing offered, the one before too, and nobody read; and tell what cannot be.
+
+        A checksum whose file is away already comes as a file of its own.
+        """
         if self.leaves:
             return []
         before, self._offered = self._offered, {file.key: self._listing for file, _ in done}

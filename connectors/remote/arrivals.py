@@ -86,6 +86,8 @@ class Arrivals:
         moving = {file.shown for file in new if self._rest.missing_s(file.shown)}
         emit([Skipped(name, "not_at_rest") for name in moving])
         await self._bring([file for file in new if file.shown not in moving], known, emit, force=force)
+        left = self._memory.left_behind({} if self._finishing.leaves else chosen.orphans)
+        done += [(checksum, sha256) for checksum, sha256 in left if self._is_done(sha256, known)]
         emit(await self._finishing.catch_up(done))
 
     async def done(self, sha256: str) -> None:

@@ -8,12 +8,12 @@ slash; and nothing here ever makes a local path of a name.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, tzinfo
 
 from connectors.files.listing import is_temporary
-from connectors.remote.entry import Entry
+from connectors.remote.entry import Entry, shown
 from connectors.remote.pattern import NamePattern, Window
 from connectors.source import Skipped
 
@@ -43,10 +43,15 @@ class RemoteFile:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """Files to read, oldest first, and what was passed over."""
+    """
+    Files to read, oldest first, and what was passed over.
+
+    `orphans` are files of checksums, by the names of the files they belong to, which are not there.
+    """
 
     files: Sequence[RemoteFile]
     skipped: Sequence[Skipped]
+    orphans: Mapping[str, Entry]
 
 
 class Chooser:
@@ -89,7 +94,12 @@ class Chooser:
                     RemoteFile(entry, sidecars.get(entry.name + self._suffix) if self._with_sidecars else None)
                 )
         files.sort(key=lambda file: (file.entry.mtime_s, file.entry.name))
-        return Chosen(files, skipped)
+        return Chosen(files, skipped, self._orphans(entries, sidecars) if self._with_sidecars else {})
+
+    def _orphans(self, entries: Sequence[Entry], sidecars: Mapping[bytes, Entry]) -> dict[str, Entry]:
+        names = {entry.name for entry in entries}
+        owners = ((name.removesuffix(self._suffix), sidecar) for name, sidecar in sidecars.items())
+        return {shown(owner): sidecar for owner, sidecar in owners if owner not in names}
 
     def _is_sidecar(self, entry: Entry) -> bool:
         return bool(self._suffix) and not entry.reason and entry.name.endswith(self._suffix)

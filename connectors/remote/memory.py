@@ -43,6 +43,18 @@ class Memory:
         """The SHA-256 of what lies behind a name and a stamp, if it is known."""
         return self._contents.get(file.key)
 
+    def left_behind(self, orphans: Mapping[str, Entry]) -> list[tuple[RemoteFile, str]]:
+        """Of checksums' files whose own files are gone, by their names: those that were read, with what they sign."""
+        if not orphans:
+            return []
+        found: dict[str, tuple[RemoteFile, str]] = {}
+        for (name, stamp), sha256 in self._contents.items():
+            orphan = orphans.get(name)
+            # all checksums have one size: without a time this may be the next file's, come before it
+            if orphan is not None and orphan.mtime_s and stamp.partition("+")[2] == orphan.stamp:
+                found[name] = RemoteFile(orphan), sha256
+        return list(found.values())
+
     def is_aside(self, entry: Entry) -> bool:
         """Whether this is a file that was read, and whose deletion was cut short after it had been renamed."""
         mark = entry.name.removeprefix(ASIDE)[:MARK_CHARACTERS].decode("ascii", "replace")

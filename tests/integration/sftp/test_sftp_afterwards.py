@@ -77,6 +77,60 @@ async def test_what_a_crash_left_undone_is_made_up_for(world: World) -> None:
     assert world.server.downloads("a.csv") == 1
 
 
+@pytest.mark.parametrize(
+    ("options", "left"), [(MOVE, ["done/a.csv", "done/a.csv.sha256"]), ({"after_read": "delete"}, [])]
+)
+async def test_a_checksum_whose_file_a_killed_worker_put_away_follows_it(
+    world: World, options: dict[str, str], left: list[str]
+) -> None:
+    path = drop(world.folder, "a.csv", HEADER + row("a"))
+    sign(path)
+    await world.read(checksum_ext=".sha256")
+    (world.folder / "done").mkdir()
+    path.rename(world.folder / "done" / "a.csv") if left else path.unlink()
+
+    async with running(world.start(checksum_ext=".sha256", **options)):
+        await world.polled()
+        await world.poll()
+        await eventually(lambda: names(world.folder) == left, clock=world.clock)
+
+    assert world.references == ["a"]
+    assert world.server.downloads("a.csv") == 1
+
+
+async def test_a_checksum_whose_move_broke_off_after_its_files_is_made_up_for(world: World) -> None:
+    sign(drop(world.folder, "a.csv", HEADER + row("a")))
+
+    async def cut(old: str, _: str) -> None:
+        if old.endswith(".sha256") and world.server.hooks.pop("rename", None):
+            world.server.cut()
+            await hang()
+
+    world.server.hooks["rename"] = cut
+    async with running(world.start(checksum_ext=".sha256", **MOVE)):
+        await world.polled()
+        await eventually(lambda: names(world.folder) == ["done/a.csv", "done/a.csv.sha256"], clock=world.clock)
+
+    assert world.references == ["a"]
+
+
+async def test_a_new_checksum_that_comes_before_its_file_stays_for_it(world: World) -> None:
+    """
+    A bank uses a name again: what was read under it says nothing about the file to come.
+    """
+    gone = drop(world.folder, "a.csv", HEADER + row("a"))
+    sign(gone)
+    text = HEADER + row("b")
+    async with running(world.start(checksum_ext=".sha256", **MOVE)):
+        await eventually(lambda: not names(world.folder)[0].startswith("a.csv"), clock=world.clock)
+        sign(gone, text.encode(), age=9)
+        for _ in range(3):
+            await world.poll()
+        assert "a.csv.sha256" in names(world.folder)
+        drop(world.folder, "a.csv", text, age=9)
+        await eventually(lambda: world.references == ["a", "b"], clock=world.clock)
+
+
 async def test_a_deletion_cut_short_is_made_up_for(world: World) -> None:
     drop(world.folder, "a.csv", HEADER + row("a"))
 
