@@ -1,5 +1,6 @@
 """
-The pages that code writes (`make docs`): commands, settings, sources, metrics, errors, topics and JSON Schemas.
+The pages that code writes (`make docs`): commands, settings, sources, metrics, errors, topics, the AsyncAPI
+document and JSON Schemas.
 
 A test renders them again and compares, so none goes stale. `python -m tillstream.docs --check` tells which are.
 """
@@ -28,7 +29,7 @@ from schemas.event import ConnectorEvent
 from schemas.letter import DeadLetter
 from schemas.metric import METRICS
 from schemas.topic import topics
-from tillstream import docs_source
+from tillstream import asyncapi, docs_source
 from tillstream.cli.app import app
 from tillstream.cli.exit import MEANINGS
 from tillstream.config import OTHER_VARIABLES, all_settings, show
@@ -89,7 +90,8 @@ the same again, *reject* dead-letters the record, *pause* stops the connector or
 """
 _TOPICS_INTRO = """\
 Created by `till up` and `till migrate`; the prefix is `topic.prefix`, the partitions those of the settings.
-JSON Schemas of what flows are in `schemas/json/`.
+What flows, by whom, under which keys: [`asyncapi.json`](asyncapi.json), an AsyncAPI 3 document, which
+`till topic asyncapi` prints for the names and partitions of an installation. JSON Schemas of it are in `schemas/json/`.
 """
 
 
@@ -110,6 +112,7 @@ def pages() -> dict[str, str]:
         "docs/metrics.md": _metrics(),
         "docs/errors.md": _errors(),
         "docs/topics.md": _topics(),
+        "docs/asyncapi.json": _json(asyncapi.document(topics())),
         **schemas,
     }
 
@@ -131,7 +134,10 @@ def _is(path: Path, text: str) -> bool:
 
 
 def _schema(model: type[BaseModel]) -> str:
-    body = {"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema()}
+    return _json({"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema()})
+
+
+def _json(body: Mapping[str, object]) -> str:
     return json.dumps(body, indent=2, ensure_ascii=False) + "\n"
 
 

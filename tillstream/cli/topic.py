@@ -1,4 +1,4 @@
-"""`till topic`: where consumers stand."""
+"""`till topic`: where consumers stand, and what flows."""
 # ruff: noqa: PLC0415  imports wait until a command runs: `till --help` stays fast
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from streams.lag import PartitionLag
 
-group = typer.Typer(help="Topics, and where their consumers stand.", no_args_is_help=True)
+group = typer.Typer(help="Topics: what flows, and where their consumers stand.", no_args_is_help=True)
 
 
 @group.command("lag")
@@ -45,6 +45,22 @@ def lag(output: OutputOption = Output.TABLE) -> None:
     ]
     columns = ("group", "topic", "partition", "committed", "stored", "end", "lag", "oldest s")
     print_table(columns, rows, empty="no partitions")
+
+
+@group.command("asyncapi")
+def asyncapi(output: OutputOption = Output.JSON) -> None:
+    """
+    Print the AsyncAPI 3 document of the installation's topics: what flows, by whom, under which keys.
+
+    Nothing is asked of the broker: names and partitions are those of the settings.
+    """
+    from tillstream.asyncapi import document
+    from tillstream.wiring import topics_of
+
+    if output is Output.TABLE:
+        raise typer.BadParameter("a document has no table: json or yaml")
+    chosen = context.settings()
+    print_data(output, document(topics_of(chosen), prefix=chosen.topic.prefix))
 
 
 async def _measured() -> list[PartitionLag]:
