@@ -10,6 +10,8 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from tests import services
+from tests.integration import api_kit
+from tests.integration.api_kit import Client
 from tests.services import Kafka, Postgres
 from tillstream.embedded.kafka import EmbeddedKafka
 from tillstream.embedded.postgres import EmbeddedPostgres
@@ -77,3 +79,10 @@ def till_home() -> Iterator[Path]:
     """A fresh TILL_HOME that PostgreSQL's user can reach, also when the tests run as root."""
     with services.open_directory() as folder:
         yield folder / "home"
+
+
+@pytest.fixture
+async def api(database: str, tmp_path: Path) -> AsyncIterator[Client]:
+    """The HTTP API on a socket, over a migrated database of the test's own; Kafka is away."""
+    async with api_kit.api(tmp_path / "home", database) as client:
+        yield client

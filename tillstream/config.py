@@ -9,6 +9,7 @@ beyond reading the file, and told together: place, key, the value's type, what i
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import os
 import re
 import tomllib
@@ -67,12 +68,13 @@ class Environment(StrEnum):
 
 
 class Role(StrEnum):
-    """The worker processes (one sole writer each)."""
+    """The worker processes (one sole writer each; the API writes through services alone)."""
 
     SINK = "sink"
     CONNECTOR = "connector"
     LETTERS = "letters"
     MONITOR = "monitor"
+    API = "api"
 
 
 def parse_duration(value: object) -> object:
@@ -285,6 +287,28 @@ class HttpSettings(_Section):
     connector_port: int = Field(default=0, ge=0, le=65_535, description="Port of the connector worker; 0: a free one.")
     letters_port: int = Field(default=0, ge=0, le=65_535, description="Port of the letters worker; 0: a free one.")
     monitor_port: int = Field(default=0, ge=0, le=65_535, description="Port of the monitor; 0: a free one.")
+    api_host: str = Field(
+        default="127.0.0.1",
+        min_length=1,
+        description="Address that the API listens on. It has no login: only a loopback address is taken.",
+    )
+    api_port: int = Field(
+        default=8080,
+        ge=0,
+        le=65_535,
+        description="Port of the API; 0: a free one, which `till up` takes unless a port is set.",
+    )
+
+    @field_validator("api_host")
+    @classmethod
+    def _is_loopback(cls, value: str) -> str:
+        try:
+            is_loopback = value == "localhost" or ipaddress.ip_address(value).is_loopback
+        except ValueError:
+            is_loopback = False
+        if not is_loopback:
+            raise ValueError("must be a loopback address, such as 127.0.0.1: the API has no login")
+        return value
 
     def port(self, role: Role) -> int:
         """The port of one role; 0 asks for a free one."""
@@ -293,6 +317,7 @@ class HttpSettings(_Section):
             Role.CONNECTOR: self.connector_port,
             Role.LETTERS: self.letters_port,
             Role.MONITOR: self.monitor_port,
+            Role.API: self.api_port,
         }[role]
 
 

@@ -30,6 +30,7 @@ from schemas.letter import DeadLetter
 from schemas.metric import METRICS
 from schemas.topic import topics
 from tillstream import asyncapi, docs_source
+from tillstream.api.app import document
 from tillstream.cli.app import app
 from tillstream.cli.exit import MEANINGS
 from tillstream.config import OTHER_VARIABLES, all_settings, show
@@ -112,6 +113,7 @@ def pages() -> dict[str, str]:
         "docs/metrics.md": _metrics(),
         "docs/errors.md": _errors(),
         "docs/topics.md": _topics(),
+        "docs/openapi.json": _json(document()),
         "docs/asyncapi.json": _json(asyncapi.document(topics())),
         **schemas,
     }

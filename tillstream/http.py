@@ -55,10 +55,22 @@ async def serve(
     await runner.setup()
     try:
         bound = await _listen(runner, host, port, role)
-        with _place(run, role) as file:
-            yield _announce(Endpoint(role, host, bound, file))
+        with announced(role, host, bound, run) as endpoint:
+            yield endpoint
     finally:
         await runner.cleanup()
+
+
+@contextlib.contextmanager
+def announced(role: str, host: str, port: int, run: Path) -> Iterator[Endpoint]:
+    """
+    Tell in `run/<role>.json` where a server listens, while the context lasts.
+
+    Raises:
+        ConfigError: the folder cannot be written.
+    """
+    with _place(run, role) as file:
+        yield _announce(Endpoint(role, host, port, file))
 
 
 def application(meter: PrometheusMeter, health: Health) -> web.Application:

@@ -25,7 +25,7 @@ from tillstream.redaction import Redactor
 # Source: logrus' text formatter, which wrote seed 000's lines: anything else is quoted.
 _PLAIN = re.compile(r"[A-Za-z0-9\-._/@^+]+", re.ASCII)
 logger = logging.getLogger(__name__)
-_LIBRARIES = ("aiokafka", "asyncssh", "faust", "mode", "asyncio", "aiohttp.access")
+_LIBRARIES = ("aiokafka", "asyncssh", "faust", "mode", "asyncio", "aiohttp.access", "uvicorn")
 
 
 class LogfmtFormatter(logging.Formatter):

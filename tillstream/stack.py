@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from tillstream.config import Loaded, Role, Settings, all_settings
+from tillstream.config import Loaded, Role, Settings, all_settings, variable_of
 from tillstream.embedded.home import Home
 from tillstream.embedded.state import Endpoints
 from tillstream.embedded.supervisor import StackOptions, status
@@ -68,10 +68,17 @@ def _worker(role: Role, loaded: Loaded) -> WorkerCommand:
         name=role.value,
         # -P: a module of the working directory must not stand in for one of ours
         argv=(sys.executable, "-P", "-m", "tillstream", "worker", role.value),
-        environment={**_environment(loaded), **(_secrets(loaded) if role is Role.CONNECTOR else {})},
+        environment={**_environment(loaded), **_of_role(role, loaded)},
         directory=loaded.settings.home,
         role=role.value,
     )
+
+
+def _of_role(role: Role, loaded: Loaded) -> dict[str, str]:
+    """Sources are read by connector workers and tried by the API; stacks beside each other share no port."""
+    secrets = _secrets(loaded) if role in (Role.CONNECTOR, Role.API) else {}
+    free_port = {variable_of("http.api_port"): "0"} if loaded.origins["http.api_port"] in _FOUND else {}
+    return {**secrets, **(free_port if role is Role.API else {})}
 
 
 def _environment(loaded: Loaded) -> dict[str, str]:

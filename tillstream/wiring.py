@@ -14,6 +14,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 from uuid import UUID
@@ -43,6 +44,9 @@ from streams.process import EXIT_CLEAN, EXIT_CRASH, Stop, run
 from streams.provision import missing, provision
 from streams.publisher import EventPublisher, LetterPublisher, Producer
 from streams.state import ConnectorState
+from tillstream.api.app import application
+from tillstream.api.server import serving
+from tillstream.api.world import World as ApiWorld
 from tillstream.config import Environment, Role, Settings
 from tillstream.control.claim import Claim, blame
 from tillstream.control.fleet import Fleet, World
@@ -64,6 +68,7 @@ KAFKA, POSTGRES = "kafka", "postgres"
 NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
 _WAITS_S = (0.2, 5.0)
 _LOOK_S = 0.1
+_API_LOOK_S = 2.0
 CONNECTORS_FINISH_S = 5.8  # a member's own bound, so that leaving the group still fits into what a process has to end
 BLAME_S = 5.0
 FROZEN_FACTOR = 2  # the watchdog, which can name who blocks, comes first
@@ -123,22 +128,14 @@ def work(role: Role, settings: Settings) -> int:
         Role.CONNECTOR: _connector,
         Role.LETTERS: _letters,
         Role.MONITOR: _monitor,
+        Role.API: _api,
     }
     refused: list[ConfigError] = []
 
     async def main(stop: Stop) -> int:
         worker = _Worker(role, settings, stop)
-        endpoint = serve(
-            role.value,
-            host=settings.http.host,
-            port=settings.http.port(role),
-            run=settings.home / "run",
-            meter=worker.meter,
-            health=worker.health,
-        )
         try:
-            async with endpoint as served:
-                logger.info("worker serves", extra={"facts": {"role": role.value, "url": served.url}})
+            async with _probes(worker):
                 return await roles[role](worker)
         except ConfigError as exc:
             refused.append(exc)
@@ -234,6 +231,26 @@ class _Worker:
 
     def run_settings(self) -> RunSettings:
         return RunSettings(stall_s=self.settings.sink.watchdog_s)
+
+
+@contextlib.asynccontextmanager
+async def _probes(worker: _Worker) -> AsyncIterator[None]:
+    """The little web server of a worker. The API has these routes among its own."""
+    if worker.role is Role.API:
+        yield
+        return
+    settings = worker.settings
+    endpoint = serve(
+        worker.role.value,
+        host=settings.http.host,
+        port=settings.http.port(worker.role),
+        run=_run(settings),
+        meter=worker.meter,
+        health=worker.health,
+    )
+    async with endpoint as served:
+        logger.info("worker serves", extra={"facts": {"role": worker.role.value, "url": served.url}})
+        yield
 
 
 async def _migrated(pool: Pool) -> None:
@@ -392,7 +409,7 @@ async def _monitor(worker: _Worker) -> int:
             settings=settings.monitor,
             watched=watched_groups(settings),
             events_topic=worker.topics.events.name,
-            workers=settings.home / "run",
+            workers=_run(settings),
             meter=worker.meter,
             health=worker.health,
         )
@@ -402,6 +419,70 @@ async def _monitor(worker: _Worker) -> int:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(worker.stop.wait(), settings.monitor.interval_s)
     return EXIT_CLEAN
+
+
+async def _api(worker: _Worker) -> int:
+    settings = worker.settings
+    # a source that is tried runs its blocking calls in threads of its own
+    asyncio.get_running_loop().set_default_executor(ThreadsByOwner())
+    async with Producer(settings.kafka.bootstrap, meter=worker.meter) as producer:
+        world = api_world(settings, producer, meter=worker.meter, health=worker.health)
+        http = settings.http
+        server = serving(application(world), host=http.api_host, port=http.api_port, run=_run(settings))
+        async with server as (served, serves):
+            logger.info("worker serves", extra={"facts": {"role": worker.role.value, "url": served.url}})
+            reaching = asyncio.create_task(_reach(worker, world), name="reach")
+            stopping = asyncio.create_task(worker.stop.wait())
+            await asyncio.wait({stopping, serves, reaching}, return_when=asyncio.FIRST_COMPLETED)
+            world.stopping.set()
+            for task in (reaching, stopping):
+                task.cancel()
+            await asyncio.wait({reaching, stopping})
+            if reaching.done() and not reaching.cancelled():
+                reaching.result()
+        if world.opened is not None:
+            await close_pool(world.opened)
+    return EXIT_CLEAN
+
+
+def api_world(settings: Settings, producer: Producer, *, meter: PrometheusMeter, health: Health) -> ApiWorld:
+    """What the API answers from, before its database has answered."""
+    return ApiWorld(
+        settings=settings,
+        topics=topics_of(settings),
+        producer=producer,
+        specs=specs(),
+        secrets=worker_secrets(settings),
+        adapters=Adapters(settings.connector.modules),
+        unlisted=unlisted_of(settings),
+        watched=watched_groups(settings),
+        redact=process_redactor().redact,
+        meter=meter,
+        health=health,
+    )
+
+
+async def _reach(worker: _Worker, world: ApiWorld) -> None:
+    """Open the database once it answers, and tell from then on whether it and the topics are there."""
+    opened, _ = await asyncio.gather(_opened_for(worker, world), worker.topics_are_there(world.producer))
+    while opened:
+        await asyncio.sleep(_API_LOOK_S)
+        try:
+            async with connection(world.pool) as held:
+                await held.execute("SELECT 1")
+        except TillError as exc:
+            worker.health.wait(POSTGRES, f"{exc}; {exc.hint}")
+        else:
+            worker.health.clear(POSTGRES)
+
+
+async def _opened_for(worker: _Worker, world: ApiWorld) -> bool:
+    world.opened = await worker.eventually(POSTGRES, worker.pool)
+    return world.opened is not None
+
+
+def _run(settings: Settings) -> Path:
+    return settings.home / "run"
 
 
 async def _or_stop(task: asyncio.Task[None], stop: Stop) -> None:

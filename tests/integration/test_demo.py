@@ -284,7 +284,7 @@ def test_the_stack_tells_its_state_and_doctor_finds_nothing_wrong(stack: Stack) 
     state = stack.json("status")
 
     assert state["ready"] is True
-    assert {each["role"] for each in state["workers"]} == {"sink", "connector", "letters", "monitor"}
+    assert {each["role"] for each in state["workers"]} == {"sink", "connector", "letters", "monitor", "api"}
     assert {each["name"] for each in state["processes"]} >= {"kafka", "postgres", "sink", "monitor"}
     assert "running" in stack.till("status").stdout
     findings = stack.json("doctor")["findings"]

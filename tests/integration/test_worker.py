@@ -181,7 +181,7 @@ async def test_workers_that_start_before_their_broker_are_ready_soon_after_it(
 
     for worker in workers:
         await worker.until(lambda found: found.get("ready") is True)
-    assert [worker.stop() for worker in workers] == [0, 0, 0, 0]
+    assert [worker.stop() for worker in workers] == [0] * len(Role)
 
 
 async def test_a_table_that_is_missing_shows_in_the_sinks_readiness_with_its_name_and_heals(

@@ -9,7 +9,21 @@ from typing import Annotated
 import typer
 
 from schemas.errors import TillError
-from tillstream.cli import connector, deadletter, demo, info, ledger, payment, replay, run, source, stack, topic, worker
+from tillstream.cli import (
+    api,
+    connector,
+    deadletter,
+    demo,
+    info,
+    ledger,
+    payment,
+    replay,
+    run,
+    source,
+    stack,
+    topic,
+    worker,
+)
 from tillstream.cli.context import FLAGS, explained
 from tillstream.cli.exit import ExitStatus, status_of
 from tillstream.cli.output import note, print_error
@@ -32,6 +46,7 @@ for _name, _group in (
     ("deadletter", deadletter.group),
     ("ledger", ledger.group),
     ("topic", topic.group),
+    ("api", api.group),
     ("config", info.config_group),
 ):
     app.add_typer(_group, name=_name)

@@ -146,19 +146,24 @@ class Teller:
         from tillstream.dsn import mask_url
 
         until_s: float | None = time.monotonic() + self._patience_s
-        while problems := await self._problems():
+        while problems := self._problems(views := await self._look()):
             if until_s is not None and time.monotonic() > until_s:
                 until_s = None
                 note(f"not ready after {self._patience_s:.0f} s: {'; '.join(problems)}")
             await asyncio.sleep(ASK_EVERY_S)
-        note(f"ready: Kafka {state.endpoints.kafka}, PostgreSQL {mask_url(state.endpoints.postgres_dsn)}")
+        apis = ", ".join(each.url for each in views if each.role == "api")
+        note(f"ready: Kafka {state.endpoints.kafka}, PostgreSQL {mask_url(state.endpoints.postgres_dsn)}, API {apis}")
 
-    async def _problems(self) -> list[str]:
-        """Why workers are not ready, a line each; empty when all are."""
-        from tillstream.config import Role
+    async def _look(self) -> list[WorkerView]:
         from tillstream.control import worker
 
-        views = await worker.look(self._run)
+        return await worker.look(self._run)
+
+    @staticmethod
+    def _problems(views: list[WorkerView]) -> list[str]:
+        """Why workers are not ready, a line each; empty when all are."""
+        from tillstream.config import Role
+
         silent = {role.value for role in Role} - {each.role for each in views}
         return [
             *(f"worker {role} has not announced itself" for role in sorted(silent)),

@@ -20,6 +20,7 @@ class WorkerRole(StrEnum):
     CONNECTOR = "connector"
     LETTERS = "letters"
     MONITOR = "monitor"
+    API = "api"
 
 
 def register(app: typer.Typer) -> None:

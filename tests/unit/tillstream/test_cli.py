@@ -236,5 +236,5 @@ async def test_a_stack_whose_workers_are_not_ready_is_told_so_and_not_called_rea
             told += capsys.readouterr().err
     teller.asking.cancel()
 
-    assert "not ready after 0 s: worker connector has not announced itself; worker letters" in told
+    assert "not ready after 0 s: worker api has not announced itself; worker connector has" in told
     assert "ready: Kafka" not in told

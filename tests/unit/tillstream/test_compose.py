@@ -12,8 +12,8 @@ from tillstream.config import Role, all_settings, load
 from tillstream.docs import ROOT
 
 SERVICE_KEYS = {
-    "build", "command", "depends_on", "environment", "healthcheck", "image", "ports", "restart", "stop_grace_period",
-    "volumes",
+    "build", "command", "depends_on", "environment", "healthcheck", "image", "network_mode", "ports", "restart",
+    "stop_grace_period", "volumes",
 }  # fmt: skip
 CONDITIONS = {"service_started", "service_healthy", "service_completed_successfully"}
 OTHER_TOP_LEVEL = {"name", "services", "volumes", "networks", "configs", "secrets"}
@@ -82,8 +82,10 @@ def test_prometheus_scrapes_every_role_where_it_listens(compose: dict[str, Any])
 
     targets = {each["labels"]["role"]: each["targets"] for each in job["static_configs"]}
 
-    expected = {role.value: [f"{role.value}:{settings_of(compose, role).http.port(role)}"] for role in Role}
+    hosts = {role: "127.0.0.1" if role is Role.API else role.value for role in Role}
+    expected = {role.value: [f"{hosts[role]}:{settings_of(compose, role).http.port(role)}"] for role in Role}
     assert targets == expected
+    assert compose["services"]["api"]["network_mode"] == "service:prometheus", "it is there that 127.0.0.1 is the API"
     assert config["rule_files"] == ["rules.yml"]
 
 

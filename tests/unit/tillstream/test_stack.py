@@ -18,6 +18,7 @@ def test_a_stack_has_one_worker_of_each_role_and_hands_every_setting_on(tmp_path
     for each in found.workers:
         assert each.argv[-3:] == ("tillstream", "worker", each.role)
         handed = dict(each.environment)
+        assert handed.pop("TILL_HTTP_API_PORT", None) == ("0" if each.role == "api" else None)
         assert handed == {"TILL_SINK_SLICE_EVENTS": "7", "TILL_MONITOR_LAG_ALERT_S": "120.0", "TILL_LOG_FORMAT": "json"}
         again = load(environ={**handed, "TILL_HOME": str(tmp_path)}).settings
         assert (again.sink.slice_events, again.monitor.lag_alert_s, again.log.format) == (7, 120, "json")

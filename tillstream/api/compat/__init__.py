@@ -1,0 +1,1 @@
+"""The seeds' families of routes, word for word."""

@@ -1,0 +1,67 @@
+"""What requests are answered from: the database, the broker's log, the sources. Built by `tillstream/wiring.py`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+
+from connectors.adapter import Adapters
+from connectors.spec import SourceSpec
+from schemas.errors import SinkUnavailable
+from schemas.topic import Topics
+from sinks.pool import Pool
+from streams.publisher import Producer
+from tillstream.config import Settings
+from tillstream.control.ledger import Unlisted
+from tillstream.health import Health
+from tillstream.metrics import PrometheusMeter
+from tillstream.secret import WorkerSecrets
+
+
+@dataclass(slots=True)
+class World:
+    """
+    What every route may use. The pool is there once PostgreSQL answers; everything else needs no server to exist.
+
+    `watched` names the topic of each consumer group; `stopping` is set when the process has to end.
+    """
+
+    settings: Settings
+    topics: Topics
+    producer: Producer
+    specs: Mapping[str, SourceSpec]
+    secrets: WorkerSecrets
+    adapters: Adapters
+    unlisted: Unlisted
+    watched: Mapping[str, str]
+    redact: Callable[[str], str]
+    meter: PrometheusMeter = field(default_factory=PrometheusMeter)
+    health: Health = field(default_factory=Health)
+    opened: Pool | None = None
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def pool(self) -> Pool:
+        """
+        The pool of connections.
+
+        Raises:
+            SinkUnavailable: PostgreSQL has not answered yet, or is not migrated.
+        """
+        if self.opened is None:
+            why = self.health.reasons().get("postgres", "PostgreSQL has not answered yet")
+            raise SinkUnavailable(why, hint="try again: the API connects by itself; `till doctor` tells what is wrong")
+        return self.opened
+
+
+async def _world(request: Request) -> World:
+    world: Any = request.app.state.world  # Starlette's state holds anything
+    assert isinstance(world, World), "an application without a world only tells its document"  # noqa: S101
+    return world
+
+
+WorldDep = Annotated[World, Depends(_world)]
