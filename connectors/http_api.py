@@ -26,6 +26,7 @@ from connectors.http.checking import Sample
 from connectors.http.client import Client
 from connectors.http.config import HttpApiConfig
 from connectors.http.fetch import Pages
+from connectors.http.history import History
 from connectors.http.pace import Pace
 from connectors.http.page import Page
 from connectors.http.reader import Bounds, ResourceReader
@@ -34,14 +35,13 @@ from connectors.http.resource import Resource, WindowKind
 from connectors.http.seen import Seen
 from connectors.http.sheet import Understanding
 from connectors.http.verdict import Limits
-from connectors.http.window import Window, day, due_days
+from connectors.http.window import Calendar, Window, day, due_days
 from connectors.network import Guard
 from connectors.source import Batch, CheckStep, Cursor, Request, Skipped, Task
 from connectors.spec import SourceSpec
 from schemas.errors import SourceMisconfigured
 
 _MOST_DAYS = 3_700
-_DATE_CHARS = len("2025-01-10")
 _WITHOUT_SECRETS = (AuthKind.NONE, AuthKind.IP_WHITELIST)
 _MODES = ("direct", "proxy")
 
@@ -136,32 +136,31 @@ class HttpApiSource:
         if part.resource.window is not WindowKind.DAY:
             name = part.name
             return [Task(name, name, part.resource.name, str(self._url), recurring=True, context=_Work(part))]
-        config = self._config
+        config, calendar = self._config, self._calendar(part.resource)
+        history = History.of(f"{part.name}/", known)
         days = due_days(
             self._context.clock.now(),
-            config.zone,
+            calendar,
             back=config.sync_days_back,
-            ready_at=config.daily_at,
-            first=_first_due(part, known),
+            first=history.first_due,
             most=config.catch_up_days,
         )
+        again = history.due_again(calendar, days[-1], part.resource.reread_days, most=config.catch_up_days)
         first_readings = [self._day(part, of, asked=False) for of in days]
-        return first_readings + self._again(part, days[-1], known)
+        return first_readings + [self._day(part, of, asked=False, suffix=f"+{after}d") for of, after in again]
 
-    def _again(self, part: _Part, newest: date, known: Mapping[str, Cursor]) -> list[Task]:
-        """Days that were read, and are read once more for what came late."""
-        again = [(newest - timedelta(days=after), after) for after in sorted(part.resource.reread_days, reverse=True)]
-        return [
-            self._day(part, of, asked=False, suffix=f"+{after}d") for of, after in again if f"{part.name}/{of}" in known
-        ]
+    def _calendar(self, resource: Resource) -> Calendar:
+        return Calendar(self._config.zone, self._config.daily_at, resource.settle_s)
 
     def _asked(self, part: _Part, of: date, request: Request) -> Task:
-        """A day that somebody asks for. One that is not over yet may be asked for again."""
-        is_over = day(of, self._config.zone).end <= self._settled(part.resource)
-        return self._day(part, of, asked=True, suffix="" if is_over else f"@{request.id}")
+        """A day that somebody asks for. One that has not settled is read as far as it has, and not done with that."""
+        if day(of, self._config.zone).end <= self._settled(part.resource):
+            return self._day(part, of, asked=True)
+        return self._day(part, of, asked=True, suffix=f"@{request.id}")
 
     def _day(self, part: _Part, of: date, *, asked: bool, suffix: str = "") -> Task:
         span = day(of, self._config.zone)
+        # one that is due has settled; the others have a name of their own for what is read of them
         settled = self._settled(part.resource)
         if span.end > settled > span.begin:
             span = Window(span.begin, settled)
@@ -193,9 +192,7 @@ class HttpApiSource:
         if resource.window is WindowKind.ROLLING:
             span = Window(now - timedelta(seconds=resource.window_s), self._settled(resource))
         elif resource.window is WindowKind.DAY:
-            config = self._config
-            (of,) = due_days(now, config.zone, back=1, ready_at=config.daily_at)
-            span = day(of, config.zone)
+            span = day(self._calendar(resource).newest(now), self._config.zone)
         return await self._reader(part, Seen()).first_page(span)
 
     @cached_property
@@ -299,14 +296,3 @@ def _base_url(config: HttpApiConfig) -> str:
             f"{config.api_mode_variable} is {mode[:32]!r}", hint="it is direct, or proxy with a proxy_base_url"
         )
     return config.proxy_base_url if mode == "proxy" else config.api_base_url
-
-
-def _first_due(part: _Part, known: Mapping[str, Cursor]) -> date | None:
-    """The first day that was read because it was due: since then none may be missed."""
-    prefix = f"{part.name}/"
-    days = [
-        date.fromisoformat(key.removeprefix(prefix))
-        for key, cursor in known.items()
-        if key.startswith(prefix) and len(key) == len(prefix) + _DATE_CHARS and cursor.get("asked") is False
-    ]
-    return min(days, default=None)

@@ -52,7 +52,8 @@ def following(
     Raises:
         SourceMisconfigured: the next address leads away from the API. SourceUnavailable: the answer makes no sense.
     """
-    if resource.more and page.value(resource.more) in (False, None, 0, "false", ""):
+    # what is not there says nothing: to take it for "no" would lose every page but the first
+    if resource.more and page.value(resource.more) in (False, 0, "false", ""):
         return None
     match resource.paging:
         case Paging.NONE:
@@ -119,9 +120,13 @@ class Walked:
                 f"more than {self._most_pages} pages", hint="ask for shorter windows (window_s), or raise max_pages"
             )
 
+    def fresh(self, names: Sequence[str]) -> list[str]:
+        """Those that the page before had not: a row that comes at a list's head pushes its neighbours along."""
+        return [name for name in names if name not in self._previous]
+
     def saw(self, names: Sequence[str]) -> None:
         """
-        A page had these records.
+        A page had these records, of the window or not.
 
         Raises:
             SourceUnavailable: they are those of the pages before, or there was none for many pages.

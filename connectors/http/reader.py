@@ -166,8 +166,9 @@ class ResourceReader:
                 if sheet.is_full:
                     yield standing, sheet.batch(self._cursor(standing))
                 sheet.add(text)
-            walked.saw(sheet.names)
-            walk = replace(walk, asked=walk.asked + 1, chain=chained(walk.chain, sheet.names))
+            fresh = walked.fresh(sheet.names)
+            walked.saw(sheet.listed)
+            walk = replace(walk, asked=walk.asked + 1, chain=chained(walk.chain, fresh))
             onward = self._onward(walk, page, answer, sheet)
             if onward is None:
                 standing = self._ended(standing, walk, page, answer, sheet)
@@ -185,6 +186,8 @@ class ResourceReader:
 
     def _onward(self, walk: Walk, page: Page, answer: Answer, sheet: Sheet) -> Walk | None:
         """The walk at its next page, or at its first one again; None if it is through."""
+        if sheet.is_past_end and self._resource.ends_by_time:
+            return None
         place = paging.following(self._resource, walk.place, page, answer, last=sheet.last)
         if place is not None:
             return replace(walk, place=self._pages.kept(place))

@@ -86,7 +86,12 @@ class Resource(BaseModel):
     time_format: TimeFormat = Field(TimeFormat.RFC3339, description="How {from} and {to} are spelled.")
     start: Instant | None = Field(None, description="Where a first reading begins; unset: `lookback_s` ago.")
     lookback_s: float = Field(_DAY_S, ge=0, le=3_700 * _DAY_S, description="How far a first reading looks back.")
-    window_s: float = Field(_DAY_S, ge=1, le=366 * _DAY_S, description="Longest time that is asked for at once.")
+    window_s: float = Field(
+        _DAY_S,
+        ge=1,
+        le=366 * _DAY_S,
+        description="Longest time that is asked for at once; without {to}, by `keyset` on the time only.",
+    )
     settle_s: float = Field(
         60.0, ge=0, le=7 * _DAY_S, description="A window ends so long ago: what is younger may still be moving."
     )
@@ -143,6 +148,17 @@ class Resource(BaseModel):
             raise ValueError("a window of a day needs {date}, or {from} and {to}")
         if self.window is WindowKind.FEED and self.paging not in (Paging.CURSOR, Paging.LINK, Paging.KEYSET):
             raise ValueError("a feed needs a place that stays good: paging cursor, link or keyset")
+
+    @property
+    def names_end(self) -> bool:
+        """Whether its requests say where a window ends. If not, the API gives all until now: we choose by `time`."""
+        return bool(places_of([self.path, self.query, self.body]) & {"to", "date"})
+
+    @property
+    def ends_by_time(self) -> bool:
+        """Whether a record past a window's end shows that the window is through: the list is in the order of time."""
+        named = places_of([self.path, self.query, self.body])
+        return self.paging is Paging.KEYSET and "after_time" in named and not self.names_end
 
     @property
     def drifts(self) -> bool:

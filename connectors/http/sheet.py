@@ -10,7 +10,6 @@ from datetime import datetime
 from functools import cached_property
 
 from connectors.files.objects import parse_object
-from connectors.http.request import places_of
 from connectors.http.resource import Resource
 from connectors.http.seen import DIGEST_CHARS, Seen
 from connectors.http.window import Window
@@ -45,8 +44,10 @@ class Understanding:
 
 class Sheet:
     """
-    What becomes of one page's records; those that were seen before go no further. `names` tells all of them, in order,
-    by the provider's references: a record that only changes in its place is no drift.
+    What becomes of one page's records; those that were seen before go no further.
+
+    `listed` tells all of them, in order, by the provider's references, and `names` those of the window: a record that
+    only changes in its place is no drift. `is_past_end` says that the last one belongs to a later window.
     """
 
     def __init__(self, resource: Resource, understanding: Understanding, seen: Seen, span: Window | None) -> None:
@@ -57,9 +58,10 @@ class Sheet:
         self._time = JsonPath.parse(resource.time).of if resource.time else None
         self._reference = understanding.reference
         # where the API knows no end, what is younger waits for its own window
-        named = places_of([resource.path, resource.query, resource.body])
-        self._end = span.end if span is not None and not named & {"to", "date"} else None
+        self._end = span.end if span is not None and not resource.names_end else None
         self.names: list[str] = []
+        self.listed: list[str] = []
+        self.is_past_end = False
         self.last: Mapping[str, object] | None = None
 
     @property
@@ -77,6 +79,7 @@ class Sheet:
             record = parse_object(text)
         except RecordRejected as exc:
             digest = _digest(text)
+            self.listed.append(digest)
             self.names.append(digest)
             if self._is_new(digest, None):
                 raw = text.encode("utf-8", "surrogateescape")
@@ -84,10 +87,12 @@ class Sheet:
             return
         self.last = record
         at = self._at(record)
-        if self._end is not None and at is not None and at >= self._end:
-            return
         digest = _digest(self._canonical(record))
         reference = str(self._reference(record) or "")[:_MOST_REFERENCE]
+        self.listed.append(reference or digest)
+        self.is_past_end = self._end is not None and at is not None and at >= self._end
+        if self.is_past_end:
+            return
         self.names.append(reference or digest)
         if self._is_new(digest, at):
             position = f"{reference}~{digest}"

@@ -90,10 +90,10 @@ class Standing:
 
 
 def chained(chain: str, names: Sequence[str]) -> str:
-    """What stands for these records after those that `chain` stands for."""
-    if not names:
-        return chain
-    return hashlib.sha256(json.dumps([chain, *names]).encode()).hexdigest()[:32]
+    """What stands for these records after those that `chain` stands for, however they fall into pages."""
+    for name in names:
+        chain = hashlib.sha256(json.dumps([chain, name]).encode()).hexdigest()[:32]
+    return chain
 
 
 def is_worth_keeping(since: Cursor | None, kept: Standing, standing: Standing) -> bool:

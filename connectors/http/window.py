@@ -11,6 +11,7 @@ without a word.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
@@ -50,6 +51,9 @@ def rolling(
             begin = max(begin, min(until, resource.start)) if resource.start else begin
     if end <= until:
         return Window(begin, until) if again and begin < until else None
+    if not (resource.names_end or resource.ends_by_time):
+        # the API gives all until now in any case: in pieces it would be asked for once for each of them
+        return Window(begin, end)
     return Window(begin, min(end, until + timedelta(seconds=resource.window_s)))
 
 
@@ -62,17 +66,35 @@ def _midnight(of: date, zone: ZoneInfo) -> datetime:
     return datetime.combine(of, time(), zone).astimezone(UTC)
 
 
-def due_days(
-    now: datetime, zone: ZoneInfo, *, back: int, ready_at: time, first: date | None = None, most: int = 31
-) -> list[date]:
+@dataclass(frozen=True, slots=True)
+class Calendar:
+    """When days are ready: at `ready_at` of the next one by the zone's clock, and `settle_s` after they ended."""
+
+    zone: ZoneInfo
+    ready_at: time
+    settle_s: float
+
+    def ready(self, of: date) -> datetime:
+        """The instant from which the day may be asked for, whole."""
+        settled = day(of, self.zone).end + timedelta(seconds=self.settle_s)
+        return max(settled, datetime.combine(of + timedelta(days=1), self.ready_at, self.zone).astimezone(UTC))
+
+    def newest(self, now: datetime) -> date:
+        """The last day that is ready."""
+        of = now.astimezone(self.zone).date()
+        while self.ready(of) > now:
+            of -= timedelta(days=1)
+        return of
+
+
+def due_days(now: datetime, calendar: Calendar, *, back: int, first: date | None = None, most: int = 31) -> list[date]:
     """
     Days that are over and ready, oldest first: the last `back` ones, and all since `first`, but `most` in all.
 
-    A day is ready at `ready_at` of the next one, by the zone's clock. `first` is the first day that was ever due: what
-    was missed since then, because nobody ran or the API was away, is due still.
+    `first` is the first day that was ever due: what was missed since then, because nobody ran or the API was away, is
+    due still.
     """
-    local = now.astimezone(zone)
-    newest = local.date() - timedelta(days=1 if local.time() >= ready_at else 2)
+    newest = calendar.newest(now)
     oldest = newest - timedelta(days=back - 1)
     if first is not None:
         oldest = max(min(oldest, first), newest - timedelta(days=most - 1))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -16,7 +18,7 @@ from connectors.secret import GivenSecrets
 from connectors.source import Cursor, Request, Skipped, Task
 from connectors.testing import CONNECTOR, ManualClock, Memory, run_through
 from schemas.errors import SourceMisconfigured
-from tests.integration.http_kit import SteadyClock, source_of, tasks_of
+from tests.integration.http_kit import SteadyClock, answered, raw_server, source_of, tasks_of
 from tillstream.embedded import gateway
 from tillstream.embedded.gateway import Gateway
 from tillstream.embedded.gateway_book import GrowingBook, WrittenBook
@@ -127,6 +129,66 @@ async def test_days_that_were_missed_are_made_up_for(world: World) -> None:
 
     assert {path[:10] for path in world.paths()} == {f"2025-10-0{day}" for day in range(2, 7)}
     assert len(world.memory.event_ids) == 5 * 12
+
+
+async def test_what_should_have_been_read_again_while_nobody_ran_is_made_up_for_once(world: World) -> None:
+    await world.run()
+    world.clock.advance(6 * 86_400)
+
+    for _ in range(3):
+        await world.run()
+
+    days = [path[:10] for path in world.paths()]
+    assert days == ["2025-10-02", *(f"2025-10-0{day}" for day in range(3, 9)), "2025-10-02"]
+
+
+async def test_days_that_were_read_late_are_not_read_again_for_what_they_hold_already(world: World) -> None:
+    await world.run()
+    world.clock.advance(2 * 86_400)
+    await world.run()
+    world.clock.advance(86_400)
+    await world.run()
+
+    days = [path[:10] for path in world.paths()]
+    # the third came late enough to hold what its first rereading would have brought
+    assert days == ["2025-10-02", "2025-10-03", "2025-10-04", "2025-10-02", "2025-10-05", "2025-10-02", "2025-10-04"]
+
+
+async def test_a_rereading_is_made_up_for_as_long_as_a_day_is(world: World) -> None:
+    await world.run()
+    world.clock.advance(60 * 86_400)
+
+    await world.run(catch_up_days=2)
+
+    assert [path[:10] for path in world.paths()] == ["2025-10-02", "2025-11-30", "2025-12-01"]
+
+
+@pytest.mark.parametrize("settle_h", [0, 6, 40])
+async def test_a_day_is_asked_for_once_it_has_settled_and_then_whole(world: World, settle_h: int) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
+        query = parse_qs(urlsplit(head.split()[1].decode()).query)
+        asked.append((world.clock.now().isoformat()[:13], query["from"][0][:13], query["to"][0][:13]))
+        writer.write(answered("[]"))
+
+    config = {"path": "/list", "query": {"from": "{from}", "to": "{to}"}, "window": "day", "records": "$"}
+    world.clock.advance(-20.5 * 3_600)  # midnight
+    async with raw_server(answer) as url:
+        resource = {**config, "settle_s": settle_h * 3_600, "time_format": "rfc3339"}
+        async with source_of(url, resource, clock=world.clock) as source:
+            known: dict[str, Cursor] = {
+                f"payments/{day}": {"asked": False} for day in ("2025-09-29", "2025-09-30", "2025-10-01")
+            }
+            for _ in range(72):
+                for task in await tasks_of(source, known):
+                    if task.key not in known:
+                        async for batch in source.read(task, None):
+                            known[task.key] = batch.cursor
+                world.clock.advance(3_600)
+
+    due_at = datetime(2025, 10, 3, max(2, settle_h) % 24, tzinfo=UTC) + timedelta(days=settle_h // 24)
+    assert asked[0] == (due_at.isoformat()[:13], "2025-10-02T00", "2025-10-03T00")
 
 
 async def test_a_day_that_failed_is_tried_again_days_later(world: World) -> None:

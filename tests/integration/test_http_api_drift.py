@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from connectors.http import standing
 from connectors.http_api import HttpApiSource
@@ -276,6 +277,73 @@ async def test_what_changes_without_a_word_is_found_when_the_past_is_visited_aga
     assert len(read.positions) == 2
 
 
+UNBOUNDED = {
+    "keyset of time and id": {"after_time": "{after_time}", "after_id": "{after_id}"},
+    "keyset of time alone": {"after_time": "{after_time}"},
+    "offset, oldest first": {"from": "{from}", "offset": "{offset}"},
+    "offset, newest first": {"from": "{from}", "offset": "{offset}", "order": "desc"},
+    "page, newest first": {"from": "{from}", "page": "{page}", "order": "desc"},
+}
+
+
+@pytest.mark.parametrize("style", UNBOUNDED)
+async def test_a_list_without_an_end_is_caught_up_with_however_far_behind(style: str) -> None:
+    """Four days of rows, of which each window of a day wants the oldest: whole pages belong to later windows."""
+    clock = SteadyClock(NOW)
+    world, read = World(clock, random.Random(1)), Read()
+    for n in range(4 * 48):
+        world.create(START - 4 * 86_400 + n * 1_800)
+    chosen = resource(style.partition(",")[0].replace("keyset of time alone", "time").split()[0], "created_at")
+    chosen |= {"query": {"size": "3", "by": "created_at", **UNBOUNDED[style]}, "page_size": 3, "window_s": 86_400}
+
+    async with (
+        Gateway(world.book, clock=lambda: world.now) as server,
+        source_of(server.url, {**chosen, "lookback_s": 5 * 86_400}, clock=clock) as source,
+    ):
+        await poll(source, read, None)
+
+    assert world.said() == read.facts
+    assert len(server.asked) < 2 * (4 * 48 / 3 + 10)
+
+
+async def test_rows_that_come_at_the_head_of_a_list_without_an_end_are_no_drift() -> None:
+    """They are younger than the window: they shift its pages, and none of them is asked for yet."""
+    clock = SteadyClock(NOW)
+    world, read = World(clock, random.Random(1)), Read()
+    for n in range(30):
+        world.create(START - 600 + n)
+    chosen = resource("offset", "created_at", "desc", page_size=5)
+    chosen["query"] = {"from": "{from}", "offset": "{offset}", "size": "{size}", "order": "desc"}
+
+    async with Gateway(world.book, clock=lambda: world.now) as server:
+        server.between_pages = lambda: None if len(server.asked) % 3 else world.create(START)
+        async with source_of(server.url, chosen, clock=clock) as source:
+            await poll(source, read, None)
+
+    assert len(read.facts) == 30
+    assert world.count > 33
+
+
+@pytest.mark.parametrize("told", ['"more": null,', ""])
+@pytest.mark.parametrize("paging", ["page", "offset"])
+async def test_an_answer_that_does_not_say_whether_there_is_more_is_asked_on(paging: str, told: str) -> None:
+    world, read = World(SteadyClock(NOW), random.Random(1)), Read()
+    for n in range(20):
+        world.create(START - 600 + n)
+    rows = sorted(world.book.payment_rows.values(), key=lambda row: row["id"])
+
+    async def answer(request: web.Request) -> web.Response:
+        begin = int(request.query.get("offset", 0)) or (int(request.query.get("page", 1)) - 1) * SIZE
+        page = ",".join(_spelled(row) for row in rows[begin : begin + SIZE])
+        return web.Response(text=f'{{{told}"data":[{page}]}}', content_type="application/json")
+
+    async with Gateway(world.book) as server, source_of(server.url, resource(paging, "created_at", more="$.more")) as s:
+        server.misbehave("/lists", times=100, handler=answer)
+        await poll(s, read, None)
+
+    assert world.said() == read.facts
+
+
 Misleading = Callable[[dict[str, str]], str]
 CIRCLES: dict[str, tuple[dict[str, Any], Misleading]] = {
     "the same cursor again": (resource("cursor", "created_at"), lambda query: '{"data":[%s],"next_cursor":"a"}'),
@@ -297,8 +365,6 @@ CIRCLES: dict[str, tuple[dict[str, Any], Misleading]] = {
 
 @pytest.mark.parametrize("circle", CIRCLES)
 async def test_an_api_that_leads_in_a_circle_is_left(circle: str) -> None:
-    from aiohttp import web
-
     chosen, answer = CIRCLES[circle]
     world = World(SteadyClock(NOW), random.Random(1))
     world.create(START - 100)

@@ -396,7 +396,7 @@ MUTANTS = (
     Mutant(
         "a day that failed is left behind",
         "connectors/http_api.py",
-        "            first=_first_due(part, known),\n",
+        "            first=history.first_due,\n",
         "            first=None,\n",
         (
             INTEGRATION + "test_http_api_days.py::test_days_that_were_missed_are_made_up_for",

@@ -286,9 +286,8 @@ def test_a_day_is_as_long_as_clocks_show_it(zone: str, of: date, hours: int) -> 
 def test_days_are_due_by_the_zones_clock(now: str, first: str | None, days: list[str]) -> None:
     found = windows.due_days(
         datetime.fromisoformat(now),
-        ZoneInfo("Asia/Kolkata"),
+        windows.Calendar(ZoneInfo("Asia/Kolkata"), time(2), settle_s=60),
         back=1,
-        ready_at=time(2),
         first=date.fromisoformat(first) if first else None,
         most=4,
     )
