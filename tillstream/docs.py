@@ -82,7 +82,8 @@ lag_alert_s = "1m"
 _METRICS_INTRO = """\
 Every worker serves all of them at `/metrics` (`http.host`, `http.<role>_port`; a free port stands in
 `run/<role>.json` of the home). Labels are bounded: never an id, a path or a reference.
-Alerts are in [`compose/prometheus/rules.yml`](../compose/prometheus/rules.yml).
+Alerts are in [`compose/prometheus/rules.yml`](../compose/prometheus/rules.yml), dashboards in
+[`compose/grafana/dashboards/`](../compose/grafana/dashboards/).
 """
 _ERRORS_INTRO = """\
 Each error has a stable code and one disposition, which alone decides what happens next: *retry* waits and tries

@@ -27,8 +27,10 @@ from uuid import UUID
 import asyncpg
 import psutil
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests import services
+from tests.promql import asked, dashboards, queries
 from tillstream.cli.exit import ExitStatus
 
 START_S = 120.0
@@ -116,6 +118,37 @@ def stack() -> Iterator[Stack]:
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
             process.wait(STOP_S)
+
+
+def served(home: Path) -> list[tuple[str, dict[str, str]]]:
+    """Every series that a worker of the home serves."""
+    found = []
+    for file in (home / "run").glob("*.json"):
+        address = json.loads(file.read_text()).get("url")
+        if address is None:  # the stack tells of itself too
+            continue
+        with urlopen(f"{address}/metrics", timeout=START_S) as answer:
+            families = list(text_string_to_metric_families(answer.read().decode()))
+        found += [(sample.name, sample.labels) for family in families for sample in family.samples]
+    return found
+
+
+def test_dashboards_have_something_to_show_while_nothing_is_wrong(stack: Stack) -> None:
+    until = time.monotonic() + START_S
+    missing = {"everything"}
+    while missing:  # the partners' records come one after another
+        assert time.monotonic() < until, missing
+        time.sleep(0.2)
+        series = served(stack.home)
+        missing = {
+            f"{file}, {panel['title']}: {selector.name}{list(selector.matchers)}"
+            for file, board in dashboards().items()
+            for panel, target in queries(board)
+            for selector in asked(target["expr"]).selectors
+            if selector.name != "up"
+            and not selector.is_of_a_fault
+            and not any(selector.takes(name, labels) for name, labels in series)
+        }
 
 
 def test_the_demonstration_shows_payments_fates_letters_and_three_commands_that_work(stack: Stack) -> None:

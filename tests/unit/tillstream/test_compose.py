@@ -51,7 +51,7 @@ def test_the_file_has_the_structure_of_the_compose_specification(compose: dict[s
 def test_there_is_one_service_for_each_role_and_they_run_what_till_knows(compose: dict[str, Any]) -> None:
     services = compose["services"]
 
-    assert {role.value for role in Role} | {"kafka", "postgres", "prometheus", "migrate"} == set(services)
+    assert {role.value for role in Role} | {"kafka", "postgres", "prometheus", "grafana", "migrate"} == set(services)
     for role in Role:
         assert services[role.value]["command"] == ["worker", role.value]
     assert services["migrate"]["command"] == ["migrate"]
@@ -89,10 +89,10 @@ def test_prometheus_scrapes_every_role_where_it_listens(compose: dict[str, Any])
     assert config["rule_files"] == ["rules.yml"]
 
 
-def test_only_prometheus_is_published_and_only_on_loopback(compose: dict[str, Any]) -> None:
+def test_only_prometheus_and_grafana_are_published_and_only_on_loopback(compose: dict[str, Any]) -> None:
     published = {name: service["ports"] for name, service in compose["services"].items() if "ports" in service}
 
-    assert published == {"prometheus": ["127.0.0.1:9090:9090"]}
+    assert published == {"prometheus": ["127.0.0.1:9090:9090"], "grafana": ["127.0.0.1:3000:3000"]}
 
 
 def test_the_brokers_settings_keep_what_replay_needs(compose: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from schemas.metric import METRICS
+from tests.promql import asked
 from tillstream.docs import ROOT, RULES, WITHOUT_ALERT, pages
 
 
@@ -23,19 +24,15 @@ def _rules() -> list[dict[str, str]]:
 
 
 def test_rules_ask_only_for_metrics_that_exist_by_labels_that_they_have() -> None:
-    labels = {metric.name: set(metric.labels) for metric in METRICS}
-
     for rule in _rules():
-        expression = re.sub(r'"[^"]*"', "", rule["expr"])
-        for name, selector in re.findall(r"\b(tillstream_\w+)(?:\{([^}]*)\})?", expression):
-            assert name in labels, f"{rule['alert']} asks for {name}"
-            asked = set(re.findall(r"(\w+)\s*(?:=~|!=|!~|=)", selector or ""))
-            assert asked <= labels[name], rule["alert"]
-        used = set(re.findall(r"\b(?:tillstream_\w+|up)\b", expression))
-        by = {label for group in re.findall(r"by \(([^)]*)\)", expression) for label in re.split(r",\s*", group)}
-        known = {label for name in used for label in labels.get(name, set())}
-        assert by <= known, rule["alert"]
-        assert used, f"{rule['alert']} asks for nothing of ours"
+        assert asked(rule["expr"]).problems() == [], rule["alert"]
+
+
+def test_what_alerts_tell_is_what_they_are_grouped_by() -> None:
+    for rule in _rules():
+        told = " ".join(rule["annotations"].values())  # type: ignore[attr-defined]
+        known = asked(rule["expr"]).grouped_by or asked(rule["expr"]).labels()
+        assert set(re.findall(r"\$labels\.(\w+)", told)) <= known, rule["alert"]
 
 
 def test_every_alert_says_what_it_is_about_and_what_to_do() -> None:
