@@ -99,6 +99,8 @@ class Execution:
         run.cancelled = True
         run.stop.set()
         self._give_back(run)
+        if run.request is None:
+            self.runs.release(run)  # the listing that opened it goes on, and makes no more work
 
     def guard(self, run: Run | None = None) -> Guard:
         """The bounds of what the source may make us wait, in the work of a run."""

@@ -107,6 +107,8 @@ class Lister:
 
     def _is_work(self, task: Task, found: Found) -> bool:
         run, key = self.runs.of(task.key), task.key
+        if found.run is not None and found.run.cancelled:
+            return False  # the next poll makes work of it
         if run is None and (not self.known.is_done(key) or self._is_forced(task, found)):
             return True
         if found.run is not None and run is not found.run and key not in found.done:

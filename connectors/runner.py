@@ -63,6 +63,7 @@ class Runner:
 
     `epoch` comes from a claim on the connector: the checkpoint store refuses what an older one still writes.
     `going_on` are runs that were asked for and not ended: an earlier life may have begun them, and `request` goes on.
+    Without `polls` it does what `request` asks for, and nothing by itself.
 
     Raises:
         SourceBroken: retry; the source cannot be made.
@@ -78,6 +79,7 @@ class Runner:
         epoch: int,
         production: bool = False,
         going_on: Collection[UUID] = (),
+        polls: bool = True,
         rng: random.Random | None = None,
         new_run_id: Callable[[], UUID] = uuid4,
     ) -> None:
@@ -87,6 +89,7 @@ class Runner:
         self._ports = ports
         self._clock = ports.clock
         self._going_on = frozenset(going_on)
+        self._polls = polls
         self._source = _made(spec, config, _context(connector, ports, production=production))
         rng = rng or random.Random()
         self._backoff = Backoff(config.error_backoff_s, config.error_backoff_max_s, rng)
@@ -148,9 +151,9 @@ class Runner:
 
     def cancel_request(self, run_id: UUID) -> bool:
         """
-        End a run that was asked for: FAILED, cancelled. What was acknowledged of it stays so.
+        End a run: FAILED, cancelled. What was acknowledged of it stays so; what it left is read by the next run.
 
-        False where it has not begun here: then it never will, and the caller ends it.
+        False where it is not under way here: then it never will be, and the caller ends it.
         """
         run = self._runs.get(run_id)
         if run is None:
@@ -265,6 +268,8 @@ class Runner:
             self._wake.clear()
             if self._asked:
                 await self._serve(self._asked.popleft())
+            elif not self._polls:
+                await self._until(HEARTBEAT_S)
             elif self._clock.monotonic() >= due_s:
                 error = await self._poll()
                 failures = 0 if error is None else failures + 1

@@ -65,12 +65,11 @@ WITH listed AS (
                              WHERE l.stage = 'source') AS digests) AS halved
              GROUP BY run) AS summed
 )
-SELECT r.id AS run, CASE WHEN c.deleted_at IS NULL THEN coalesce(n.name, c.name) ELSE c.name END AS connector,
+SELECT r.id AS run, c.name AS connector,
        r.reading_finished_at IS NOT NULL AS whole, r.rejected, coalesce(l.letters, 0) AS listed,
        coalesce(p.rejected, 0)::bigint AS checkpointed
   FROM {schema}.connector_runs r
   JOIN {schema}.connectors c ON c.id = r.connector_id
-  LEFT JOIN {schema}.sp_v2_connectors n ON n.id = c.row_id
   LEFT JOIN listed l ON l.run = r.id
   LEFT JOIN (SELECT run_id, sum((counts ->> 'rejected')::bigint) AS rejected
                FROM {schema}.checkpoints GROUP BY run_id) p ON p.run_id = r.id

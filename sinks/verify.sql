@@ -45,14 +45,12 @@ SELECT run, topic, log_partition, outcome, l.events AS ledger_events, c.events A
 
 -- name: verify_runs
 -- Each run's source side beside the sink's, and what its last checkpoints say was published.
-SELECT r.id AS run, CASE WHEN c.deleted_at IS NULL THEN coalesce(n.name, c.name) ELSE c.name END AS connector, s.status,
+SELECT r.id AS run, c.name AS connector, r.status,
        r.read, r.published, r.rejected, r.filtered, r.published_sum, r.reading_finished_at, r.closed_at,
        coalesce(l.events, 0)::bigint AS confirmed, coalesce(l.digest_sum, 0) AS confirmed_sum,
        coalesce(p.published, 0)::bigint AS checkpointed
   FROM {schema}.connector_runs r
   JOIN {schema}.connectors c ON c.id = r.connector_id
-  LEFT JOIN {schema}.sp_v2_connectors n ON n.id = c.row_id
-  LEFT JOIN {schema}.sp_v2_connector_runs s ON s.id = r.row_id
   LEFT JOIN (SELECT run, sum(events) AS events, mod(sum(digest_sum), 340282366920938463463374607431768211456) AS digest_sum
                FROM {schema}.run_ledger GROUP BY run) l ON l.run = r.id
   LEFT JOIN (SELECT run_id, sum((counts ->> 'published')::bigint) AS published

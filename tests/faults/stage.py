@@ -28,10 +28,10 @@ from aiokafka.errors import KafkaError
 from prometheus_client.parser import text_string_to_metric_families
 
 from schemas.topic import Topics, sink_app_id, topics
-from sinks.migrate import migrate
 from streams.partition import partition_of
 from streams.provision import provision
 from tests import services
+from tests.database import migrated
 from tests.faults import oracle
 from tests.faults.truth import REFUSED_SCHEME, Sent, Truth
 from tillstream.embedded.process import Command, Process
@@ -337,7 +337,7 @@ async def open_stage(
 ) -> AsyncIterator[Stage]:
     """A stage on a database of its own. Its workers are killed in the end; if the test failed, their logs are shown."""
     prefix = f"t{uuid.uuid4().hex[:10]}"
-    await migrate(dsn)
+    await migrated(dsn)
     with services.open_directory() as home:
         stage = Stage(
             bootstrap,

@@ -22,8 +22,8 @@ from connectors.registry import specs
 from connectors.source import CheckStep
 from connectors.spec import ConnectorConfig, SourceSpec
 from schemas.errors import ConfigError, Conflict
-from sinks.migrate import migrate
 from sinks.pool import Pool, close_pool, open_pool
+from tests.database import migrated
 from tillstream.cli import main
 from tillstream.cli.exit import ExitStatus
 from tillstream.control import connector as connectors
@@ -36,7 +36,7 @@ from tillstream.control.run import PostgresRunLog
 
 @pytest.fixture
 async def pool(database: str) -> AsyncIterator[Pool]:
-    await migrate(database)
+    await migrated(database)
     opened = await open_pool(database, size=2)
     yield opened
     await close_pool(opened)
@@ -205,7 +205,7 @@ configuration:
 
 
 def test_commands_apply_check_and_ask_for_runs(till: Till, tmp_path: Path, database: str) -> None:
-    asyncio.run(migrate(database))
+    asyncio.run(migrated(database))
     folder = tmp_path / "etc"
     folder.mkdir()
     (folder / "bank.yaml").write_text(YAML)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sinks.migrate import migrate
+from tests.database import migrated
 from tests.services import Kafka
 from tillstream.cli.exit import ExitStatus
 
@@ -50,7 +50,7 @@ def test_a_database_without_our_tables_says_what_to_run(tmp_path: Path, database
 
 
 def test_a_connector_is_created_from_a_relative_path_updated_and_deleted(tmp_path: Path, database: str) -> None:
-    asyncio.run(migrate(database))
+    asyncio.run(migrated(database))
     variables = {"TILL_POSTGRES_DSN": database, "TILL_HOME": str(tmp_path / "home")}
 
     created = till("connector", "create", "bank", "-O", "directory=in", cwd=tmp_path, **variables)
@@ -93,7 +93,7 @@ def test_a_connector_is_created_from_a_relative_path_updated_and_deleted(tmp_pat
 def test_nothing_matches_is_told_from_nothing_is_there_and_an_unknown_status_is_refused(
     tmp_path: Path, database: str
 ) -> None:
-    asyncio.run(migrate(database))
+    asyncio.run(migrated(database))
     variables = {"TILL_POSTGRES_DSN": database, "TILL_HOME": str(tmp_path / "home")}
 
     assert till("payment", "list", **variables).stderr == "no payments yet\n"

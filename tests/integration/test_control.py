@@ -13,8 +13,8 @@ from connectors.ports import RunLog
 from connectors.spec import ConnectorConfig, SourceSpec
 from schemas.checkpoint import Counts
 from schemas.errors import ConfigError, Conflict, Fenced, NotFound
-from sinks.migrate import migrate
 from sinks.pool import Pool, close_pool, open_pool
+from tests.database import migrated
 from tillstream.control import claim as claims
 from tillstream.control import connector as connectors
 from tillstream.control import run as runs
@@ -32,7 +32,7 @@ SPEC = SourceSpec("folder", "For tests.", FolderConfig, lambda *_: None, "nothin
 
 @pytest.fixture
 async def pool(database: str) -> AsyncIterator[Pool]:
-    await migrate(database)
+    await migrated(database)
     opened = await open_pool(database, size=4)
     yield opened
     await close_pool(opened)

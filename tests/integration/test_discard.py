@@ -13,9 +13,9 @@ from schemas.errors import ConfigError
 from schemas.letter import DeadLetter, Stage, letter_id, payload
 from schemas.topic import topics
 from sinks.letters import LetterTable
-from sinks.migrate import migrate
 from sinks.pool import Pool, close_pool, open_pool
 from streams.publisher import Producer
+from tests.database import migrated
 from tillstream.control import letter
 from tillstream.control.letter import Filter, LetterState
 
@@ -25,7 +25,7 @@ FIRST, SECOND = UUID(int=1), UUID(int=2)
 
 @pytest.fixture
 async def pool(database: str) -> AsyncIterator[Pool]:
-    await migrate(database)
+    await migrated(database)
     opened = await open_pool(database, size=4)
     yield opened
     await close_pool(opened)

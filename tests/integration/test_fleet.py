@@ -25,9 +25,9 @@ from connectors.testing import START, Faults, Memory, MemoryCheckpoints, MemoryD
 from connectors.thread import ThreadsByOwner
 from schemas.checkpoint import Checkpoint
 from schemas.errors import ConfigError, Conflict, SourceMisconfigured
-from sinks.migrate import migrate
 from sinks.mirror import CheckpointMirror
 from sinks.pool import Pool, close_pool, open_pool
+from tests.database import migrated
 from tillstream.control import claim as claims
 from tillstream.control import connector as connectors
 from tillstream.control import request as requests
@@ -64,7 +64,7 @@ class MemoryState(MemoryCheckpoints):
 
 @pytest.fixture
 async def pool(database: str) -> AsyncIterator[Pool]:
-    await migrate(database)
+    await migrated(database)
     opened = await open_pool(database, size=4)
     yield opened
     await close_pool(opened)

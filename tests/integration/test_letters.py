@@ -18,13 +18,13 @@ from schemas.letter import DeadLetter, Stage, letter_id, payload
 from schemas.topic import LETTER_MAX_BYTES, Topics, letters_app_id, topics
 from sinks.ledger import Finding, Hop
 from sinks.letters import LetterTable
-from sinks.migrate import migrate
 from sinks.pool import close_pool, open_pool
 from streams import letters
 from streams.app import AppSettings, live, make_app
 from streams.process import Stop
 from streams.provision import provision
 from streams.publisher import LetterPublisher, Producer
+from tests.database import migrated
 from tests.services import Kafka
 from tillstream.control import ledger
 from tillstream.control.ledger import Report
@@ -73,7 +73,7 @@ async def test_letters_are_listed_once_and_again_after_the_list_was_restored(
 ) -> None:
     table = topics(topic_prefix)
     await provision(kafka.bootstrap, table.all())
-    await migrate(database)
+    await migrated(database)
     held = await asyncpg.connect(database)
     async with Producer(kafka.bootstrap) as producer:
         box = LetterPublisher(producer, table)
@@ -126,7 +126,7 @@ async def test_a_letter_on_its_way_to_the_list_is_awaited_and_one_that_the_list_
 ) -> None:
     table = topics(topic_prefix)
     await provision(kafka.bootstrap, table.all())
-    await migrate(database)
+    await migrated(database)
     held, pool = await asyncpg.connect(database), await open_pool(database)
     rejected = [a_rejection(row) for row in range(4)]
     await finished_run(held, rejected)

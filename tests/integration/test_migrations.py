@@ -10,6 +10,7 @@ import pytest
 from schemas.errors import SinkMisconfigured
 from sinks import migrate as module
 from sinks.migrate import Migration, migrate, migrations, pending
+from tests.database import migrated
 
 NAMES = [migration.name for migration in migrations()]
 
@@ -174,7 +175,7 @@ async def test_the_health_query_of_seed_003_runs_as_it_is_written(
         total,
     )
 
-    row = await held.fetchrow("""
+    rows = await held.fetch("""
         SELECT
           name,
           status,
@@ -186,27 +187,30 @@ async def test_the_health_query_of_seed_003_runs_as_it_is_written(
         WHERE connector_type = 'PG_API';
     """)
 
-    assert (row["success_rate"], row["total_runs"]) == (rate, total)
+    assert [(row["success_rate"], row["total_runs"]) for row in rows if row["name"] == "c"] == [(rate, total)]
     await held.close()
 
 
-async def test_deleting_a_connectors_row_deletes_its_runs_rows_as_the_seed_says_but_not_what_they_counted(
+async def test_what_rows_of_the_seed_held_is_kept_beside_when_they_are_deleted_whoever_deletes_them(
     database: str,
 ) -> None:
     """The seed cascades; the audit trail is in the side tables and stays."""
-    await migrate(database)
+    await migrated(database)
     held = await asyncpg.connect(database)
     await held.execute("""
-        INSERT INTO sp_v2_connectors (name, source_entity, connection_config) VALUES ('c', 'X', '{}');
-        INSERT INTO sp_v2_connector_runs (connector_id, run_type, status) VALUES (1, 'MANUAL', 'SUCCESS');
+        INSERT INTO sp_v2_connectors (name, source_entity, connection_config) VALUES ('c', 'X', '{"a": 1}');
+        INSERT INTO sp_v2_connector_runs (connector_id, run_type, status, triggered_by)
+            VALUES (1, 'MANUAL', 'SUCCESS', 'me');
         INSERT INTO connectors (id, row_id, name, kind, provider) VALUES (gen_random_uuid(), 1, 'c', 'directory', 'c');
         INSERT INTO connector_runs (id, row_id, connector_id, read) SELECT gen_random_uuid(), 1, id, 5 FROM connectors;
         DELETE FROM sp_v2_connectors;
     """)
 
     assert await held.fetchval("SELECT count(*) FROM sp_v2_connector_runs") == 0
-    assert await held.fetch("SELECT row_id, read FROM connector_runs") == [(None, 5)]
-    assert await held.fetchval("SELECT row_id FROM connectors") is None
+    assert await held.fetch("SELECT number, connector, read, triggered_by FROM every_run") == [(1, "c", 5, "me")]
+    [kept] = await held.fetch("SELECT * FROM every_connector")
+    assert (kept["number"], kept["name"], kept["source_entity"], kept["connection_config"]) == (1, "c", "X", '{"a": 1}')
+    assert kept["deleted_at"] is not None
     await held.close()
 
 

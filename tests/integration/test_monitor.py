@@ -23,7 +23,6 @@ from schemas.letter import DeadLetter, Stage, letter_id, payload
 from schemas.topic import Topics, sink_app_id, topics
 from sinks.base import Dead, Place
 from sinks.letters import LetterTable
-from sinks.migrate import migrate
 from sinks.pool import open_pool
 from sinks.postgres import PostgresSink
 from streams.lag import LagProbe
@@ -31,6 +30,7 @@ from streams.provision import provision
 from streams.publisher import EventPublisher, Producer
 from streams.reader import find_range, read
 from streams.redrive import redrive_event_id
+from tests.database import migrated
 from tests.services import Kafka
 from tillstream.config import MonitorSettings
 from tillstream.control import connector as connectors
@@ -90,7 +90,7 @@ async def world(kafka: Kafka, topic_prefix: str, database: str, tmp_path: Path) 
     prefix = topic_prefix.rstrip(".")
     table = topics(prefix, partitions=2)
     await provision(kafka.bootstrap, table.all())
-    await migrate(database)
+    await migrated(database)
     sink = await PostgresSink.open(database)
     meter, health = PrometheusMeter(), Health()
     identifier = await connectors.create(sink.pool, name="bank", spec=SPEC, configuration={})

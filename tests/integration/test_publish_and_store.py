@@ -20,7 +20,6 @@ from schemas.letter import DeadLetter
 from schemas.metric import NullMeter
 from schemas.payment import PaymentPayload, PaymentType, Status
 from schemas.topic import Topics, sink_app_id, topics
-from sinks.migrate import migrate
 from sinks.postgres import PostgresSink
 from streams import payments
 from streams.app import AppSettings, live, make_app
@@ -31,6 +30,7 @@ from streams.provision import provision
 from streams.publisher import EventPublisher, LetterPublisher, Producer
 from streams.reader import find_range, read
 from streams.redrive import redrive, redrive_event_id
+from tests.database import migrated
 from tests.services import Kafka
 
 RUN = uuid4()
@@ -51,7 +51,7 @@ async def producer(kafka: Kafka) -> AsyncIterator[Producer]:
 
 @pytest.fixture
 async def pool(database: str) -> AsyncIterator[asyncpg.Pool]:
-    await migrate(database)
+    await migrated(database)
     async with asyncpg.create_pool(database, min_size=1, max_size=2) as made:
         yield made
 

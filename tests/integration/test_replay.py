@@ -15,12 +15,12 @@ from schemas.identity import foreign_id
 from schemas.payment import PaymentPayload, PaymentType, Status
 from schemas.topic import Topics, topics
 from sinks.ledger import verify
-from sinks.migrate import migrate
 from sinks.postgres import PostgresSink
 from streams.provision import provision
 from streams.publisher import EventPublisher, Producer
 from streams.reader import find_range
 from streams.replay import replay as apply_live
+from tests.database import migrated
 from tests.services import Kafka
 from tillstream.control.replay import Source, replay
 
@@ -53,7 +53,7 @@ async def table(kafka: Kafka, topic_prefix: str) -> Topics:
 
 @pytest.fixture
 async def source(kafka: Kafka, table: Topics, database: str) -> Source:
-    await migrate(database)
+    await migrated(database)
     async with Producer(kafka.bootstrap) as producer:
         await EventPublisher(producer, table).publish([message(n) for n in range(200)])
     return Source(kafka.bootstrap, table.events.name, database)

@@ -10,8 +10,8 @@ import pytest
 from schemas.identity import digest_sum, event_digest
 from sinks.base import Dead
 from sinks.ledger import Finding, Hop, verify
-from sinks.migrate import migrate
 from sinks.postgres import PostgresSink
+from tests.database import migrated
 from tests.model.history import CONNECTOR, PLACE, RUN, record
 
 LATER_RUN = UUID(int=2)
@@ -25,7 +25,7 @@ SELECT (jsonb_populate_record(t, jsonb_build_object('{column}', gen_random_uuid(
 @pytest.fixture
 async def sink(database: str) -> AsyncIterator[PostgresSink]:
     """Two runs that balance: one of three records and a dead one, one that repeats a record and brings a refund."""
-    await migrate(database)
+    await migrated(database)
     opened = await PostgresSink.open(database)
     first = [
         record("authorised", 100, at=1, event_id="e1", line=1),

@@ -13,8 +13,8 @@ from schemas.letter import DeadLetter, Stage, letter_id, payload, sink_letter_id
 from sinks.base import Dead
 from sinks.ledger import Finding, Hop, verify_letters
 from sinks.letters import LetterTable
-from sinks.migrate import migrate
 from sinks.postgres import PostgresSink
+from tests.database import migrated
 from tests.model.history import CONNECTOR, PLACE, RUN, record
 
 LATER_RUN = UUID(int=2)
@@ -100,7 +100,7 @@ async def sink(database: str) -> AsyncIterator[PostgresSink]:
     One run that rejected two records and had two events die, and one that went on after it and rejected one of the two
     again.
     """
-    await migrate(database)
+    await migrated(database)
     opened = await PostgresSink.open(database)
     await opened.pool.execute(
         "INSERT INTO connectors (id, name, kind, provider) VALUES ($1, 'acme', 'directory', 'acme')", CONNECTOR

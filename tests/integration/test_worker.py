@@ -205,13 +205,17 @@ async def test_a_table_that_is_missing_shows_in_the_sinks_readiness_with_its_nam
         found = await sink.until(lambda found: "partitions" in found.get("reasons", {}))
         assert "configuration" in found["reasons"]["partitions"]
         assert "payments" in found["reasons"]["partitions"]
-        await until(held, "SELECT cause FROM connector_health", lambda cause: "payments" in (cause or ""))
+        await until(
+            held, "SELECT cause FROM connector_health WHERE name = 'bank'", lambda cause: "payments" in (cause or "")
+        )
 
         await held.execute("ALTER TABLE payments_away RENAME TO payments")
 
         await sink.until(lambda found: found.get("ready") is True)
-        await until(held, "SELECT last_run_status FROM sp_v2_connectors", lambda status: status == "SUCCESS")
-        await until(held, "SELECT state FROM connector_health", lambda state: state == "healthy")
+        await until(
+            held, "SELECT last_run_status FROM sp_v2_connectors WHERE name = 'bank'", lambda status: status == "SUCCESS"
+        )
+        await until(held, "SELECT verdict FROM connector_health WHERE name = 'bank'", lambda state: state == "healthy")
         assert await held.fetchval("SELECT count(*) FROM payments") == 1
         assert await held.fetchval("SELECT count(*) FROM dead_letters") == 0
     assert [each.stop() for each in (connector, sink, monitor)] == [0, 0, 0]
@@ -240,7 +244,9 @@ async def test_a_run_of_a_connector_worker_that_was_killed_ends_failed_and_its_s
 
     async with connected(database) as held:
         await until(held, "SELECT count(*) FROM payments", lambda count: count == 20_000)
-        await until(held, "SELECT last_run_status FROM sp_v2_connectors", lambda status: status == "SUCCESS")
+        await until(
+            held, "SELECT last_run_status FROM sp_v2_connectors WHERE name = 'bank'", lambda status: status == "SUCCESS"
+        )
         await until(held, "SELECT count(*) FROM connector_runs WHERE closed_at IS NULL", lambda count: count == 0)
         statuses = await held.fetch("SELECT status, error_message FROM sp_v2_connector_runs ORDER BY id")
     assert [row["status"] for row in statuses] == ["FAILED", "SUCCESS"]

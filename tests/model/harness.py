@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from sinks.fold import PaymentState
-from sinks.migrate import migrate
 from sinks.postgres import PostgresSink
+from tests.database import migrated
 from tests.model.history import state_of
 from tests.services import Postgres
 
@@ -63,7 +63,7 @@ def harness(dsn: str, *, pool_size: int = 2) -> Iterator[Harness]:
     """A migrated, empty sink at `dsn`."""
 
     async def opened() -> PostgresSink:
-        await migrate(dsn)
+        await migrated(dsn)
         return await PostgresSink.open(dsn, pool_size=pool_size)
 
     with new_runner() as runner:

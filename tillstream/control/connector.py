@@ -34,6 +34,8 @@ Configuration = Mapping[str, Any]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.-]{0,99}", re.ASCII)  # a metric label, a log fact, part of a path
 _UNKNOWN_HEALTH = "unknown"
+# seed 003's types know banks and gateways only; other kinds have none
+TYPES = {"sftp": "BANK_SFTP", "http_api": "PG_API", "postgres_changes": "PG_DATABASE"}
 
 
 class ConnectorStatus(StrEnum):
@@ -41,6 +43,15 @@ class ConnectorStatus(StrEnum):
 
     ACTIVE = "ACTIVE"
     PAUSED = "PAUSED"
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """When a connector runs by itself (seed 003). One with a `cron` does not poll."""
+
+    cron: str | None = None
+    timezone: str = "Asia/Kolkata"
+    enabled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +86,10 @@ class ReportView:
 @dataclass(frozen=True, slots=True)
 class ConnectorView:
     """
-    One connector as operators see it. `number` is seed 003's id, `version` that of its configuration; `health` and
-    `cause` are the monitor's verdict.
+    One connector as operators see it. `number` is seed 003's id, `version` that of its configuration, `revision` rises
+    with every change that an operator makes; `health` and `cause` are the monitor's verdict.
+
+    `type` and `source_entity` are seed 003's; its counters and rate count tests, too.
     """
 
     id: UUID
@@ -96,6 +109,16 @@ class ConnectorView:
     last_run_status: str
     created_at: datetime
     report: ReportView | None
+    schedule: Schedule
+    revision: int
+    type: str
+    source_entity: str
+    pause_note: str
+    last_run_details: Mapping[str, Any] | None
+    success_count: int
+    failure_count: int
+    updated_at: datetime
+    deleted_at: datetime | None
 
 
 async def create(
@@ -129,9 +152,10 @@ async def insert(held: Connection, *, name: str, spec: SourceSpec, configuration
         Conflict: the name is taken.
     """
     identifier = uuid4()
-    # seed 003's types know banks and gateways only; other kinds have none
-    arguments = (identifier, name, None, provider, spec.kind, json.dumps(configuration), provider)
-    if await held.fetchval(statements()["create_connector"], *arguments) is None:
+    kind, schedule = spec.kind, Schedule()
+    row = (name, TYPES.get(kind), provider, kind, json.dumps(configuration), provider)
+    planned = (schedule.enabled, schedule.cron, schedule.timezone)
+    if await held.fetchval(statements()["create_connector"], identifier, *row, *planned) is None:
         update = f"till connector update {shlex.quote(name)} -O key=value"
         raise Conflict(
             f"a connector named {name!r} is there already", hint=f"choose another name, or change it: `{update}`"
@@ -253,14 +277,16 @@ async def set_status(pool: Pool, connector_id: UUID, status: ConnectorStatus) ->
         await switch(held, connector_id, status)
 
 
-async def switch(held: Connection, connector_id: UUID, status: ConnectorStatus) -> None:
+async def switch(
+    held: Connection, connector_id: UUID, status: ConnectorStatus, *, note: str = "", by: str = ""
+) -> None:
     """
     As `set_status`, in the caller's transaction.
 
     Raises:
         NotFound: there is none.
     """
-    if await held.fetchval(statements()["set_connector_status"], connector_id, status.value) is None:
+    if await held.fetchval(statements()["set_connector_status"], connector_id, status.value, note, by) is None:
         raise NotFound(f"there is no connector {connector_id}")
 
 
@@ -274,10 +300,12 @@ async def delete(pool: Pool, view: ConnectorView) -> None:
         NotFound: it was deleted before. SinkError: as routed.
     """
     async with connection(pool) as held, held.transaction():
-        if await held.fetchval(statements()["delete_connector"], view.id) is None:
-            raise NotFound(f"there is no connector {view.name!r}", hint="`till connector list` shows all")
+        await held.execute(statements()["lock_connector"], view.id)
+        await held.execute(statements()["lock_open_runs"], view.id)
         for row in await held.fetch(statements()["open_requests"], [view.id]):
             await run.close(held, row["run"], RunStatus.FAILED, reason="cancelled: its connector was deleted")
+        if await held.fetchval(statements()["delete_connector"], view.id) is None:
+            raise NotFound(f"there is no connector {view.name!r}", hint="`till connector list` shows all")
 
 
 async def configure(
@@ -350,6 +378,16 @@ def _view(row: Mapping[str, Any]) -> ConnectorView:
         last_run_status=row["last_run_status"] or "",
         created_at=row["created_at"],
         report=None if row["reported_at"] is None else _report(row),
+        schedule=Schedule(row["schedule_cron"], row["schedule_timezone"] or "UTC", bool(row["schedule_enabled"])),
+        revision=row["revision"],
+        type=row["connector_type"] or "",
+        source_entity=row["source_entity"],
+        pause_note=row["pause_note"],
+        last_run_details=json.loads(row["last_run_details"]) if row["last_run_details"] else None,
+        success_count=row["success_count"],
+        failure_count=row["failure_count"],
+        updated_at=row["updated_at"] or row["created_at"],
+        deleted_at=row["deleted_at"],
     )
 
 

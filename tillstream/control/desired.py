@@ -11,7 +11,7 @@ import contextlib
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -36,7 +36,7 @@ Configuration = Mapping[str, Any]
 class Desired:
     """
     A connector that should run. `version` rises with each new configuration; `resumed_at` is when it was resumed after
-    it had paused itself.
+    it had paused itself. One that does not poll runs what is asked for.
     """
 
     id: UUID
@@ -46,6 +46,7 @@ class Desired:
     version: int
     configuration: Configuration
     resumed_at: datetime | None = None
+    polls: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +59,23 @@ class Blocked:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """What operators want now. `requests` are open ones, in order; `blocked` are connectors that wait for now."""
+    """
+    What operators want now. `requests` are open ones, in order; `blocked` are connectors that wait for now; `cancelled`
+    are runs that nobody asked for, with their connector.
+    """
 
     connectors: tuple[Desired, ...] = ()
     requests: tuple[Requested, ...] = ()
     blocked: Mapping[UUID, Blocked] | None = None
+    cancelled: Mapping[UUID, UUID] = field(default_factory=dict)
 
     def of(self, connector_id: UUID) -> list[Requested]:
         """The requests of one connector."""
         return [each for each in self.requests if each.connector_id == connector_id]
+
+    def cancelled_of(self, connector_id: UUID) -> list[UUID]:
+        """The runs of one connector that somebody cancelled, and nobody had asked for."""
+        return [run for run, owner in self.cancelled.items() if owner == connector_id]
 
 
 async def desired(pool: Pool) -> Picture:
@@ -79,9 +88,11 @@ async def desired(pool: Pool) -> Picture:
     async with connection(pool) as held:
         rows = await held.fetch(statements()["desired_connectors"])
         connectors = tuple(_desired(row) for row in rows)
-        requests = await open_requests(held, [each.id for each in connectors])
+        ids = [each.id for each in connectors]
+        requests = await open_requests(held, ids)
+        cancelled = {row["id"]: row["connector_id"] for row in await held.fetch(statements()["cancelled_runs"], ids)}
     blocked = {row["id"]: Blocked(row["blocked_at"], row["blocked_until"]) for row in rows if row["blocked"]}
-    return Picture(connectors, tuple(requests), blocked)
+    return Picture(connectors, tuple(requests), blocked, cancelled)
 
 
 # asyncpg's records are mappings of anything
@@ -94,6 +105,7 @@ def _desired(row: Mapping[str, Any]) -> Desired:
         version=row["configuration_version"],
         configuration=json.loads(row["connection_config"]),
         resumed_at=row["resumed_at"],
+        polls=row["polls"],
     )
 
 

@@ -130,7 +130,7 @@ class Fleet:
         for connector_id, wanted in owned.items():
             running = self._members.get(connector_id)
             if running is not None:
-                running.serve(self._picture.of(connector_id))
+                running.serve(self._picture.of(connector_id), self._picture.cancelled_of(connector_id))
             elif not self._stop.is_set() and self._may_start(wanted):
                 self._members[connector_id] = Member(
                     self._world, wanted, self._picture.of(connector_id), changed=self._wake.set
@@ -171,7 +171,7 @@ class Fleet:
             meter.set(metric.SOURCE_LEFTOVERS, count, connector=name)
         for member in self._members.values():
             status = member.status
-            if status is not None:
+            if status is not None and member.desired.polls:
                 now = self._world.ports.clock.now()
                 age_s = (now - status.listed_at).total_seconds() if status.listed_at else None
                 age_s = time.monotonic() - member.since_s if age_s is None else age_s

@@ -180,13 +180,18 @@ class Member:
             epoch=held.epoch,
             production=world.production,
             going_on=[each.run_id for each in self._asked if each.epoch is not None],
+            polls=wanted.polls,
         )
         return held, runner
 
     # What is asked of it.
 
-    def serve(self, asked: Sequence[Requested]) -> None:
-        """Begin what was asked for since the last call, and end what was cancelled. Returns at once."""
+    def serve(self, asked: Sequence[Requested], cancelled: Sequence[UUID] = ()) -> None:
+        """
+        Begin what was asked for since the last call, and end what was cancelled. Returns at once.
+
+        `cancelled` are runs that nobody asked for: one that is not under way here was left behind by an earlier life.
+        """
         if self.claim is None or self.runner is None or self.is_ending:
             self._asked = list(asked)
             return
@@ -199,12 +204,17 @@ class Member:
             elif not each.cancelled and each.run_id not in self._served:
                 self._served.add(each.run_id)
                 self._begin(self._take(each, self.claim, self.runner))
+        for run_id in cancelled:
+            if run_id not in self._cancelled and not (self.runner.cancel_request(run_id) or self.is_over):
+                self._cancelled.add(run_id)
+                self._begin(self._end_run(run_id, self.claim))
 
     def _refuse(self, asked: Requested, held: Claim, runner: Runner) -> None:
         """It paused itself: what is asked of it would wait for ever."""
         if not runner.fenced and asked.run_id not in self._cancelled:
             self._cancelled.add(asked.run_id)
-            self._begin(self._end_asked(asked, held, f"the connector is paused: {'; '.join(runner.status.problems)}"))
+            reason = f"the connector is paused: {'; '.join(runner.status.problems)}"
+            self._begin(self._end_run(asked.run_id, held, reason))
 
     def _begin(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work, name=f"{self.desired.name}: request")
@@ -221,14 +231,14 @@ class Member:
 
     async def _cancel(self, asked: Requested, held: Claim, runner: Runner) -> None:
         if not runner.cancel_request(asked.run_id):
-            await self._end_asked(asked, held, requests.CANCELLED)
+            await self._end_run(asked.run_id, held)
 
-    async def _end_asked(self, asked: Requested, held: Claim, reason: str) -> None:
+    async def _end_run(self, run_id: UUID, held: Claim, reason: str = requests.CANCELLED) -> None:
         try:
-            await requests.end(self._world.pool, asked, held, reason=reason)
+            await requests.end(self._world.pool, run_id, held, reason=reason)
         except TillError as exc:
-            self._cancelled.discard(asked.run_id)  # the next look tries again
-            logger.warning("request not ended", extra=_facts(self.desired.provider, error=exc, run=asked.run_id))
+            self._cancelled.discard(run_id)  # the next look tries again
+            logger.warning("run not ended", extra=_facts(self.desired.provider, error=exc, run=run_id))
 
     # What it tells.
 

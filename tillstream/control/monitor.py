@@ -233,6 +233,7 @@ def _open_run(row: Mapping[str, Any]) -> OpenRun:
         problems=row["reason"] or "",
         asked=row["asked"],
         cancelled=row["cancelled"],
+        test=row["run_type"] == run.TEST,
     )
 
 

@@ -3,8 +3,9 @@
 -- name: create_connector
 -- Seed 003's row and the connector for ever, or neither. Returns nothing where the name is taken.
 WITH seed AS (
-    INSERT INTO sp_v2_connectors (name, connector_type, source_entity, status, connection_config, schedule_enabled)
-    VALUES ($2, $3, $4, 'ACTIVE', $6, FALSE)
+    INSERT INTO sp_v2_connectors (name, connector_type, source_entity, status, connection_config, schedule_enabled, schedule_cron,
+                                  schedule_timezone)
+    VALUES ($2, $3, $4, 'ACTIVE', $6, $8, $9, $10)
         ON CONFLICT (name) DO NOTHING
     RETURNING id, name, created_at
 )
@@ -13,41 +14,41 @@ SELECT $1, seed.id, seed.name, $5, $7, seed.created_at FROM seed
 RETURNING id;
 
 -- name: list_connectors
--- By name. `$1` restricts to one: an id, a name, or the number of seed 003. `$2`: deleted ones too, the latest deleted first.
-SELECT c.id, s.id AS number, CASE WHEN c.deleted_at IS NULL THEN s.name ELSE c.name END AS name, c.kind, c.provider,
-       c.provider_frozen_at, c.configuration_version, s.connector_type, s.source_entity, s.status,
-       s.connection_config, s.last_run_at, s.last_run_status, s.last_run_details, s.success_rate, s.success_count,
-       s.failure_count, s.total_runs, s.created_at, s.updated_at, h.state AS health, h.cause, h.since AS health_since,
-       r.worker, r.state AS worker_state, r.listed_at, r.runs_open, r.active, r.pending, r.left_behind, r.skipped, r.progress,
-       r.reported_at
-  FROM connectors c
-  JOIN sp_v2_connectors s ON s.id = c.row_id
-  LEFT JOIN connector_health h ON h.connector_id = c.id
+-- By name. `$1` restricts to one: an id, a name, a number of seed 003, or that as seed 004 spells it. `$2`: deleted ones too, the
+-- latest deleted first.
+SELECT c.*, h.state AS health, h.cause, h.since AS health_since, r.worker, r.state AS worker_state, r.listed_at, r.runs_open,
+       r.active, r.pending, r.left_behind, r.skipped, r.progress, r.reported_at
+  FROM every_connector c
+  LEFT JOIN connector_verdicts h ON h.connector_id = c.id
   LEFT JOIN connector_reports r ON r.connector_id = c.id
- WHERE (c.deleted_at IS NULL OR $2)
-   AND ($1::text IS NULL OR CASE WHEN c.deleted_at IS NULL THEN s.name ELSE c.name END = $1
-        OR c.id::text = lower($1) OR s.id::text = $1)
- ORDER BY c.deleted_at DESC NULLS FIRST, s.name;
+ WHERE c.number IS NOT NULL AND (c.deleted_at IS NULL OR $2)
+   AND ($1::text IS NULL OR c.id IN (SELECT id FROM connectors WHERE name = $1 OR id::text = lower($1) OR row_id::text = $1
+                                                                   OR 'conn_' || row_id = $1))
+ ORDER BY c.deleted_at DESC NULLS FIRST, c.name;
 
 -- name: taken_names
 SELECT name FROM connectors UNION SELECT provider FROM connectors UNION SELECT name FROM sp_v2_connectors;
 
 -- name: set_connector_status
--- Activating one that paused itself starts it anew.
-WITH resumed AS (
-    UPDATE connectors c SET resumed_at = now()
-      FROM connector_reports r
-     WHERE c.id = $1 AND r.connector_id = c.id AND r.state = 'paused' AND $2 = 'ACTIVE'
+-- `$2` status, `$3` note, `$4` who. Activating one that paused itself starts it anew.
+WITH side AS (
+    UPDATE connectors c
+       SET revision = c.revision + 1, pause_note = CASE WHEN $2 = 'ACTIVE' THEN '' ELSE $3::text END,
+           paused_by = CASE WHEN $2 = 'ACTIVE' THEN '' ELSE $4::text END, paused_at = CASE WHEN $2 = 'ACTIVE' THEN NULL ELSE now() END,
+           resumed_at = CASE WHEN $2 = 'ACTIVE'
+                              AND EXISTS (SELECT FROM connector_reports r WHERE r.connector_id = c.id AND r.state = 'paused')
+                             THEN now() ELSE c.resumed_at END
+     WHERE c.id = $1 AND c.deleted_at IS NULL
+    RETURNING c.row_id
 )
 UPDATE sp_v2_connectors s SET status = $2, updated_at = now()
-  FROM connectors c
- WHERE c.row_id = s.id AND c.id = $1 AND c.deleted_at IS NULL
+  FROM side WHERE s.id = side.row_id
 RETURNING s.name;
 
 -- name: configure_connector
 -- A new configuration, and a new provider unless it is frozen: then nothing changes and nothing returns.
 WITH side AS (
-    UPDATE connectors SET provider = $3, configuration_version = configuration_version + 1
+    UPDATE connectors SET provider = $3, configuration_version = configuration_version + 1, revision = revision + 1
      WHERE id = $1 AND deleted_at IS NULL AND (provider = $3 OR provider_frozen_at IS NULL)
     RETURNING row_id
 )
@@ -56,18 +57,19 @@ UPDATE sp_v2_connectors s SET connection_config = $2, updated_at = now()
 RETURNING s.name;
 
 -- name: delete_connector
--- Its name is free again at once. Runs, letters and payments stay, and so does seed 003's row, which they refer to.
+-- Its name is free again at once. What seed 003's rows held is kept beside by a trigger; runs, letters and payments stay.
 -- Returns nothing where it was deleted before.
-WITH side AS (
-    UPDATE connectors c SET deleted_at = now(), name = s.name
-      FROM sp_v2_connectors s
-     WHERE s.id = c.row_id AND c.id = $1 AND c.deleted_at IS NULL
-    RETURNING c.id, c.row_id, c.name
-)
-UPDATE sp_v2_connectors s
-   SET name = left(side.name, 200) || ' (deleted ' || side.id || ')', status = 'PAUSED', updated_at = now()
-  FROM side WHERE s.id = side.row_id
+DELETE FROM sp_v2_connectors s USING connectors c
+ WHERE s.id = c.row_id AND c.id = $1 AND c.deleted_at IS NULL
 RETURNING s.id;
+
+-- name: lock_connector
+-- What is changed of it waits until the transaction ends.
+SELECT id, revision FROM connectors WHERE id = $1 AND deleted_at IS NULL FOR UPDATE;
+
+-- name: lock_open_runs
+-- Their workers' next word waits: they take a run's row before seed 003's.
+SELECT id FROM connector_runs WHERE connector_id = $1 AND closed_at IS NULL ORDER BY id FOR UPDATE;
 
 -- name: claim_connector
 -- Take the connector for this worker. Whatever an older epoch still writes is refused.
@@ -124,6 +126,7 @@ SELECT task, descriptor, cursor, counts, done, revision_at FROM checkpoints
 -- What should run now, and in which version of its configuration; and until when a source that blocked a worker waits: a minute,
 -- then twice as long each time, at most an hour. A new configuration ends the wait.
 SELECT c.id, s.name, c.kind, c.provider, c.configuration_version, c.resumed_at, s.connection_config, k.blocked_at,
+       s.schedule_cron IS NULL AS polls,
        k.blocked_at + least(60 * 2 ^ (k.blocked_times - 1), 3600) * interval '1 second' AS blocked_until,
        now() < k.blocked_at + least(60 * 2 ^ (k.blocked_times - 1), 3600) * interval '1 second' AS blocked
   FROM connectors c
@@ -144,8 +147,8 @@ WITH owner AS (
     SELECT row_id, $3, coalesce($5::date, current_date), 'RUNNING', left($4, 100) FROM owner
     RETURNING id, started_at
 ), run AS (
-    INSERT INTO connector_runs (id, row_id, connector_id, started_at)
-    SELECT $1, seed.id, owner.id, seed.started_at FROM seed, owner
+    INSERT INTO connector_runs (id, row_id, connector_id, run_type, started_at)
+    SELECT $1, seed.id, owner.id, $3, seed.started_at FROM seed, owner
     RETURNING id, connector_id
 )
 INSERT INTO run_requests (run, connector_id, requested_by, first_day, last_day, force)
@@ -154,60 +157,72 @@ RETURNING run;
 
 -- name: open_requests
 -- Of these connectors, in the order in which they were made.
-SELECT q.run, q.connector_id, q.first_day, q.last_day, q.force, q.requested_by, q.epoch, q.cancelled_at IS NOT NULL AS cancelled,
-       coalesce(s.run_type, 'MANUAL') AS run_type
+SELECT q.run, q.connector_id, q.first_day, q.last_day, q.force, q.requested_by, q.epoch, r.cancelled_at IS NOT NULL AS cancelled,
+       r.run_type
   FROM run_requests q
   JOIN connector_runs r ON r.id = q.run
-  LEFT JOIN sp_v2_connector_runs s ON s.id = r.row_id
  WHERE q.ended_at IS NULL AND q.connector_id = ANY ($1::uuid[])
  ORDER BY q.requested_at, q.run;
 
 -- name: take_request
 -- Serve the request `$1` under the claim of epoch `$2`. Returns nothing where somebody newer does, or it has ended.
-WITH taken AS (
-    UPDATE run_requests q SET epoch = $2, worker = $3, taken_at = coalesce(taken_at, now())
-     WHERE q.run = $1 AND q.ended_at IS NULL AND q.cancelled_at IS NULL AND (q.epoch IS NULL OR q.epoch <= $2)
+WITH run AS (
+    UPDATE connector_runs r SET heartbeat_at = now()
+      FROM run_requests q
+     WHERE r.id = $1 AND q.run = $1 AND q.ended_at IS NULL AND r.closed_at IS NULL AND r.cancelled_at IS NULL AND (q.epoch IS NULL OR q.epoch <= $2)
        AND EXISTS (SELECT FROM connector_claims k WHERE k.connector_id = q.connector_id AND k.epoch = $2)
-    RETURNING q.run
-), run AS (
-    UPDATE connector_runs r SET heartbeat_at = now() FROM taken WHERE r.id = taken.run
+    RETURNING r.id
 )
-SELECT run FROM taken;
+UPDATE run_requests q SET epoch = $2, worker = $3, taken_at = coalesce(taken_at, now())
+  FROM run WHERE q.run = run.id AND q.ended_at IS NULL AND (q.epoch IS NULL OR q.epoch <= $2)
+RETURNING q.run;
 
--- name: cancel_request
--- Returns whether a worker serves it, which ends it then; nothing where it has ended or was cancelled before.
-UPDATE run_requests SET cancelled_at = now(), cancelled_by = $2
- WHERE run = $1 AND ended_at IS NULL AND cancelled_at IS NULL
-RETURNING epoch IS NOT NULL AS taken;
+-- name: cancel_run
+-- `$2` who. Returns nothing where it is read to its end, has ended, or was cancelled before.
+UPDATE connector_runs SET cancelled_at = now(), cancelled_by = $2
+ WHERE id = $1 AND closed_at IS NULL AND reading_finished_at IS NULL AND cancelled_at IS NULL
+RETURNING id;
 
 -- name: find_request
-SELECT ended_at IS NOT NULL AS ended FROM run_requests WHERE run = $1;
+-- Whether a worker serves the run's request. A statement of its own, after `cancel_run`: what a statement reads beside the row that
+-- it waited for is as old as the statement.
+SELECT epoch IS NOT NULL AS taken FROM run_requests WHERE run = $1;
+
+-- name: cancelled_runs
+-- Of these connectors: what still reads, nobody asked for, and somebody cancelled.
+SELECT r.id, r.connector_id FROM connector_runs r
+ WHERE r.closed_at IS NULL AND r.reading_finished_at IS NULL AND r.cancelled_at IS NOT NULL AND r.connector_id = ANY ($1::uuid[])
+   AND r.run_type <> 'TEST' AND NOT EXISTS (SELECT FROM run_requests q WHERE q.run = r.id);
 
 -- name: open_run
 -- Idempotent. Opening a run freezes the provider: the next thing that happens is a publish. An outdated worker may open one too:
--- what it published under it is on record, and the monitor ends it.
+-- what it published under it is on record, and the monitor ends it. A run of a connector that is deleted has no row of seed 003.
 WITH owner AS (
     UPDATE connectors SET provider_frozen_at = coalesce(provider_frozen_at, now()) WHERE id = $2
-    RETURNING row_id
+    RETURNING CASE WHEN deleted_at IS NULL THEN row_id END AS row_id
 ), seed AS (
     INSERT INTO sp_v2_connector_runs (connector_id, run_type, run_date, status, triggered_by)
     SELECT row_id, $4, current_date, 'RUNNING', left($3, 100) FROM owner
-     WHERE NOT EXISTS (SELECT FROM connector_runs WHERE id = $1)
+     WHERE row_id IS NOT NULL AND NOT EXISTS (SELECT FROM connector_runs WHERE id = $1)
     RETURNING id, started_at
 )
-INSERT INTO connector_runs (id, row_id, connector_id, started_at)
-SELECT $1, id, $2, started_at FROM seed
+INSERT INTO connector_runs (id, row_id, connector_id, run_type, started_at, archived)
+SELECT $1, coalesce(seed.id, nextval('sp_v2_connector_runs_id_seq')), $2, $4, coalesce(seed.started_at, now()),
+       CASE WHEN seed.id IS NULL THEN jsonb_build_object('run_type', $4::text, 'run_date', current_date, 'status', 'RUNNING',
+                                                         'triggered_by', left($3, 100), 'started_at', now()) END
+  FROM owner LEFT JOIN seed ON TRUE
+ WHERE NOT EXISTS (SELECT FROM connector_runs WHERE id = $1)
     ON CONFLICT (id) DO NOTHING;
 
 -- name: open_manual_run
 -- A run that no worker owns, such as a redrive. Its connector may be one without a row of seed 003.
 WITH seed AS (
     INSERT INTO sp_v2_connector_runs (connector_id, run_type, run_date, status, triggered_by)
-    SELECT row_id, 'MANUAL', current_date, 'RUNNING', left($3, 100) FROM connectors WHERE id = $2
+    SELECT CASE WHEN deleted_at IS NULL THEN row_id END, 'MANUAL', current_date, 'RUNNING', left($3, 100) FROM connectors WHERE id = $2
     RETURNING id, started_at
 )
-INSERT INTO connector_runs (id, row_id, connector_id, started_at)
-SELECT $1, id, $2, started_at FROM seed;
+INSERT INTO connector_runs (id, row_id, connector_id, run_type, started_at)
+SELECT $1, id, $2, 'MANUAL', started_at FROM seed;
 
 -- name: record_progress
 -- What was read so far; also the heartbeat. A run that is through changes no more.
@@ -239,7 +254,9 @@ RETURNING id;
 WITH dead AS (
     SELECT coalesce(sum(events), 0)::bigint AS events FROM run_ledger WHERE run = $1 AND outcome = 'dead'
 ), closed AS (
-    UPDATE connector_runs r SET closed_at = now(), reason = coalesce($3, r.reason)
+    UPDATE connector_runs r
+       SET closed_at = now(), reason = coalesce($3, r.reason), status = $2::text,
+           archived = r.archived || jsonb_build_object('status', $2::text, 'completed_at', now(), 'error_message', coalesce($3, r.reason))
      WHERE r.id = $1 AND r.closed_at IS NULL AND (NOT $4 OR r.reading_finished_at IS NULL)
     RETURNING r.connector_id, r.row_id, r.read, r.rejected + (SELECT events FROM dead) AS failed, r.reason,
               jsonb_build_object('run', r.id, 'read', r.read, 'published', r.published, 'rejected', r.rejected,
@@ -249,7 +266,7 @@ WITH dead AS (
     UPDATE run_requests q SET ended_at = now() FROM closed WHERE q.run = $1 AND q.ended_at IS NULL
 ), seed AS (
     UPDATE sp_v2_connector_runs s
-       SET status = $2, completed_at = now(), error_message = closed.reason, details = closed.details,
+       SET status = $2::text, completed_at = now(), error_message = closed.reason, details = closed.details,
            duration_seconds = least(extract(epoch FROM now() - s.started_at), 99999999),
            records_processed = least(closed.read, 2147483647),
            records_success = least(greatest(closed.read - closed.failed, 0), 2147483647),
@@ -258,7 +275,7 @@ WITH dead AS (
     RETURNING s.connector_id, s.completed_at, s.details
 ), counted AS (
     UPDATE sp_v2_connectors c
-       SET last_run_at = seed.completed_at, last_run_status = $2, last_run_details = seed.details,
+       SET last_run_at = seed.completed_at, last_run_status = $2::text, last_run_details = seed.details,
            total_runs = total_runs + 1,
            success_count = success_count + ($2 = 'SUCCESS')::integer,
            failure_count = failure_count + ($2 = 'FAILED')::integer
@@ -268,15 +285,14 @@ SELECT c.name FROM closed JOIN connectors c ON c.id = closed.connector_id;
 
 -- name: open_runs
 -- Every run that has not ended, the oldest first, with what the sink has counted for it and who owns its connector now.
-SELECT r.id, r.connector_id, CASE WHEN c.deleted_at IS NULL THEN coalesce(s.name, c.name) ELSE c.name END AS connector, r.read, r.published, r.rejected, r.filtered,
-       r.published_sum, r.rejected_sum, r.started_at, r.heartbeat_at, r.reading_finished_at, r.reason,
+SELECT r.id, r.connector_id, c.name AS connector, r.run_type, r.read, r.published, r.rejected, r.filtered, r.published_sum,
+        r.rejected_sum, r.started_at, r.heartbeat_at, r.reading_finished_at, r.reason,
        k.claimed_at, k.worker, now() AS now,
-       q.run IS NOT NULL AND q.ended_at IS NULL AS asked, q.cancelled_at IS NOT NULL AS cancelled,
+       q.run IS NOT NULL AND q.ended_at IS NULL AS asked, r.cancelled_at IS NOT NULL AS cancelled,
        coalesce(l.applied, 0)::bigint AS applied, coalesce(l.duplicate, 0)::bigint AS duplicate,
        coalesce(l.dead, 0)::bigint AS dead, coalesce(l.digests, 0) AS sink_sum
   FROM connector_runs r
   JOIN connectors c ON c.id = r.connector_id
-  LEFT JOIN sp_v2_connectors s ON s.id = c.row_id
   LEFT JOIN connector_claims k ON k.connector_id = r.connector_id
   LEFT JOIN run_requests q ON q.run = r.id
   LEFT JOIN LATERAL (
@@ -289,44 +305,59 @@ SELECT r.id, r.connector_id, CASE WHEN c.deleted_at IS NULL THEN coalesce(s.name
  WHERE r.closed_at IS NULL
  ORDER BY r.started_at, r.id;
 
+-- name: run_columns
+r.*, q.run IS NOT NULL AND q.taken_at IS NULL AND q.ended_at IS NULL AS waiting, q.first_day, q.last_day,
+coalesce(q.force, FALSE) AS force, q.run IS NOT NULL AS asked,
+coalesce(l.applied, 0)::bigint AS applied, coalesce(l.duplicate, 0)::bigint AS duplicate, coalesce(l.dead, 0)::bigint AS dead
+
+-- name: run_sides
+LEFT JOIN run_requests q ON q.run = r.id
+LEFT JOIN LATERAL (
+    SELECT sum(events) FILTER (WHERE outcome = 'applied') AS applied,
+           sum(events) FILTER (WHERE outcome = 'duplicate') AS duplicate,
+           sum(events) FILTER (WHERE outcome = 'dead') AS dead
+      FROM run_ledger WHERE run = r.id
+) l ON TRUE
+
 -- name: list_runs
--- The newest first. `$1` restricts to a connector's id, `$2` to one run's id or number, `$3` is the limit.
-SELECT r.id, s.id AS number, CASE WHEN c.deleted_at IS NULL THEN coalesce(n.name, c.name) ELSE c.name END AS connector,
-       r.connector_id, s.run_type, s.status, s.triggered_by,
-       r.read, r.published, r.rejected, r.filtered, r.skipped, r.published_sum, r.rejected_sum,
-       r.started_at, r.reading_finished_at, r.closed_at, r.reason, r.note, s.duration_seconds,
-       q.run IS NOT NULL AND q.taken_at IS NULL AND q.ended_at IS NULL AS waiting,
-       coalesce(l.applied, 0)::bigint AS applied, coalesce(l.duplicate, 0)::bigint AS duplicate,
-       coalesce(l.dead, 0)::bigint AS dead
-  FROM connector_runs r
-  JOIN connectors c ON c.id = r.connector_id
-  LEFT JOIN sp_v2_connectors n ON n.id = c.row_id
-  LEFT JOIN sp_v2_connector_runs s ON s.id = r.row_id
-  LEFT JOIN run_requests q ON q.run = r.id
-  LEFT JOIN LATERAL (
-      SELECT sum(events) FILTER (WHERE outcome = 'applied') AS applied,
-             sum(events) FILTER (WHERE outcome = 'duplicate') AS duplicate,
-             sum(events) FILTER (WHERE outcome = 'dead') AS dead
-        FROM run_ledger WHERE run = r.id
-  ) l ON TRUE
- WHERE ($1::uuid IS NULL OR r.connector_id = $1)
-   AND ($2::text IS NULL OR r.id::text LIKE lower($2) || '%' OR s.id::text = $2)
- ORDER BY r.started_at DESC, r.id
- LIMIT $3;
+-- The newest first. `$1` restricts to a connector's id, `$2` is the limit.
+WITH page AS MATERIALIZED (
+    SELECT id FROM connector_runs WHERE $1::uuid IS NULL OR connector_id = $1 ORDER BY started_at DESC, id DESC LIMIT $2
+)
+SELECT {run_columns}
+  FROM page JOIN every_run r ON r.id = page.id
+  {run_sides}
+ ORDER BY r.started_at DESC, r.id DESC;
+
+-- name: find_runs
+-- Those whose id is from `$1` to `$2`, and the one of number `$3`. `$4` limit.
+WITH page AS MATERIALIZED (
+    (SELECT id FROM connector_runs WHERE id BETWEEN $1 AND $2 LIMIT $4)
+    UNION
+    SELECT id FROM connector_runs WHERE row_id = $3::bigint
+)
+SELECT {run_columns}
+  FROM page JOIN every_run r ON r.id = page.id
+  {run_sides}
+ ORDER BY r.started_at DESC, r.id DESC;
 
 -- name: observed_connectors
 -- What is known of every connector, for the monitor's verdict.
-SELECT c.id, s.name, s.status, s.last_run_status, s.last_run_details ->> 'reason' AS last_run_reason,
+SELECT c.id, s.name, s.status, l.status AS last_run_status, l.reason AS last_run_reason, c.pause_note,
        r.state AS worker_state, r.problem, r.hint, r.reported_at, h.state AS health, h.cause, now() AS now
   FROM connectors c
   JOIN sp_v2_connectors s ON s.id = c.row_id
   LEFT JOIN connector_reports r ON r.connector_id = c.id
-  LEFT JOIN connector_health h ON h.connector_id = c.id
+  LEFT JOIN connector_verdicts h ON h.connector_id = c.id
+  LEFT JOIN LATERAL (
+      SELECT status, reason FROM connector_runs
+       WHERE connector_id = c.id AND closed_at IS NOT NULL AND run_type <> 'TEST' ORDER BY closed_at DESC LIMIT 1
+  ) l ON TRUE
  WHERE c.deleted_at IS NULL
  ORDER BY s.name;
 
 -- name: judge_connector
-INSERT INTO connector_health AS h (connector_id, state, cause)
+INSERT INTO connector_verdicts AS h (connector_id, state, cause)
 VALUES ($1, $2, $3)
     ON CONFLICT (connector_id) DO UPDATE
    SET state = excluded.state, cause = excluded.cause, checked_at = now(),
@@ -381,9 +412,9 @@ UPDATE dead_letters SET redrive_run_id = $2, redrive_attempts = redrive_attempts
 -- Redriven is a letter whose redrive's run the sink has confirmed, whatever became of the attempt: if the record died again, its
 -- new letter goes on from here, one attempt older.
 UPDATE dead_letters l SET redriven_at = now()
-  FROM connector_runs r LEFT JOIN sp_v2_connector_runs s ON s.id = r.row_id
+  FROM connector_runs r
  WHERE r.id = l.redrive_run_id AND l.redriven_at IS NULL
-   AND r.closed_at IS NOT NULL AND s.status IN ('SUCCESS', 'PARTIAL_SUCCESS');
+   AND r.closed_at IS NOT NULL AND r.status IN ('SUCCESS', 'PARTIAL_SUCCESS');
 
 -- name: letterless_connector
 -- The connector of runs that redrive what no connector of ours published.

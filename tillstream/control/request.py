@@ -81,26 +81,28 @@ async def ask(
 
 async def cancel(pool: Pool, view: RunView, *, cancelled_by: str = MANUAL) -> bool:
     """
-    End a run that was asked for: FAILED, cancelled. True: at once; else its worker does within seconds.
+    End a run: FAILED, cancelled. True: at once; else its worker does within seconds.
+
+    Its connector goes on, and reads with the next run what this one left.
 
     Raises:
-        Conflict: it has ended, was cancelled before, or nobody asked for it. SinkError: as routed.
+        Conflict: it is read to its end, has ended, or was cancelled before. SinkError: as routed.
     """
     async with connection(pool) as held, held.transaction():
-        row = await held.fetchrow(statements()["cancel_request"], view.id, cancelled_by)
-        if row is None:
+        if await held.fetchval(statements()["cancel_run"], view.id, cancelled_by) is None:
             raise await _refused(held, view)
-        if row["taken"]:
+        # a run that nobody asked for is its worker's
+        if await held.fetchval(statements()["find_request"], view.id) is not False:
             return False
         await run.close(held, view.id, RunStatus.FAILED, reason=CANCELLED)
         return True
 
 
 async def _refused(held: Connection, view: RunView) -> Conflict:
-    ended = await held.fetchval(statements()["find_request"], view.id)
-    if ended is None and view.completed_at is None:
-        return Conflict("nobody asked for this run: it cannot be cancelled", hint="pause its connector to stop it")
-    if ended is False:
+    now = await run.found(held, str(view.id))
+    if now.completed_at is None and now.awaiting_sink:
+        return Conflict("the run is read to its end: it cannot be cancelled", hint="it ends once the sink confirms it")
+    if now.completed_at is None:
         return Conflict("the run was cancelled before; its worker ends it", hint="`till run show` tells when it has")
     return Conflict("the run has ended: it cannot be cancelled", hint="`till run show` tells how")
 
@@ -150,13 +152,13 @@ async def take(pool: Pool, request: Requested, claim: Claim) -> bool:
     return taken is not None
 
 
-async def end(pool: Pool, request: Requested, claim: Claim, *, reason: str) -> None:
+async def end(pool: Pool, run_id: UUID, claim: Claim, *, reason: str) -> None:
     """
-    End a request that no runner serves: FAILED.
+    End a run that no runner has in hand: FAILED.
 
     Raises:
         Fenced: pause. SinkError: as routed.
     """
     async with connection(pool) as held, held.transaction():
         await insist(held, claim)
-        await run.close(held, request.run_id, RunStatus.FAILED, reason=reason, only_while_reading=True)
+        await run.close(held, run_id, RunStatus.FAILED, reason=reason, only_while_reading=True)

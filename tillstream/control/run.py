@@ -7,11 +7,12 @@ come late and again: each is idempotent, and an ended run never changes.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any
@@ -27,8 +28,9 @@ from tillstream.control import claim as claims
 from tillstream.control.claim import Claim
 from tillstream.control.statement import statements
 
-MANUAL = "MANUAL"
+MANUAL, TEST = "MANUAL", "TEST"
 DEFAULT_LIMIT = 30  # seed 003: the history's page
+_MOST_DIGITS = 18  # of a number that PostgreSQL holds
 _NAMES_A_RUN = re.compile(r"[0-9a-fA-F-]{1,36}", re.ASCII)
 _HINT = "`till run list` shows them"
 
@@ -47,6 +49,8 @@ class RunView:
     """
     One run as operators see it. `awaiting_sink` says that it is read to its end and the sink has not confirmed it yet,
     `waiting` that it was asked for and no worker has begun it. `note` tells what a run that was asked for skipped.
+    `asked`: somebody wanted it, of these days (null: no bound). `details` are seed 003's, once it has ended; a TEST
+    run's have its steps.
 
     Sums are of event digests, modulo 2^128.
     """
@@ -73,6 +77,12 @@ class RunView:
     reason: str
     note: str
     waiting: bool
+    cancelled: bool
+    asked: bool
+    since: date | None
+    until: date | None
+    force: bool
+    details: Mapping[str, Any] | None
 
 
 class PostgresRunLog:
@@ -157,7 +167,7 @@ async def list_runs(pool: Pool, *, connector_id: UUID | None = None, limit: int 
         SinkError: as `sinks/sqlstate.py` routes it.
     """
     async with connection(pool) as held:
-        return [_view(row) for row in await held.fetch(statements()["list_runs"], connector_id, None, limit)]
+        return [_view(row) for row in await held.fetch(statements()["list_runs"], connector_id, limit)]
 
 
 async def find_run(pool: Pool, wanted: str) -> RunView:
@@ -167,10 +177,24 @@ async def find_run(pool: Pool, wanted: str) -> RunView:
     Raises:
         NotFound: there is none. Conflict: several ids begin so. SinkError: as routed.
     """
-    if not _NAMES_A_RUN.fullmatch(wanted):
-        raise NotFound(f"there is no run {wanted!r}", hint=_HINT)
     async with connection(pool) as held:
-        found = [_view(row) for row in await held.fetch(statements()["list_runs"], None, wanted, DEFAULT_LIMIT)]
+        return await found(held, wanted)
+
+
+async def found(held: Connection, wanted: str) -> RunView:
+    """
+    As `find_run`, on the caller's connection.
+
+    Raises:
+        NotFound: there is none. Conflict: several ids begin so.
+    """
+    if not _NAMES_A_RUN.fullmatch(wanted) or not wanted.replace("-", ""):
+        raise NotFound(f"there is no run {wanted!r}", hint=_HINT)
+    digits = wanted.replace("-", "")[:32]
+    between = (UUID(digits.ljust(32, "0")), UUID(digits.ljust(32, "f")))
+    number = int(wanted) if wanted.isdecimal() and len(wanted) <= _MOST_DIGITS else None
+    rows = await held.fetch(statements()["find_runs"], *between, number, DEFAULT_LIMIT)
+    found = [_view(row) for row in rows]
     # `8` may be a number and the beginning of ids; numbers are what lists show
     found = [view for view in found if str(view.number) == wanted] or found
     if not found:
@@ -206,4 +230,10 @@ def _view(row: Mapping[str, Any]) -> RunView:
         reason=row["reason"] or "",
         note=row["note"],
         waiting=row["waiting"],
+        cancelled=row["cancelled_at"] is not None,
+        asked=row["asked"],
+        since=row["first_day"],
+        until=row["last_day"],
+        force=row["force"],
+        details=json.loads(row["details"]) if row["details"] else None,
     )

@@ -14,6 +14,7 @@ from enum import StrEnum
 
 from tillstream.control.run import RunStatus
 
+_TEST_DIED = "crashed: the process that tried the source ended"
 _TAKEN_OVER_S = 10.0  # two heartbeats of a runner: one that lives has spoken since the new claim
 
 
@@ -22,7 +23,8 @@ class OpenRun:
     """
     A run that has not ended, as PostgreSQL has it: the source's counts, the sink's, and who owns the connector now.
 
-    Sums are of event digests modulo 2^128. `asked`: an operator wants it, so that any worker goes on with it.
+    Sums are of event digests modulo 2^128. `asked`: an operator wants it, so that any worker goes on with it. `test`:
+    no worker has it in hand, but the process that tries the source.
     """
 
     connector: str
@@ -42,6 +44,7 @@ class OpenRun:
     problems: str = ""
     asked: bool = False
     cancelled: bool = False
+    test: bool = False
 
     @property
     def confirmed(self) -> int:
@@ -86,6 +89,11 @@ def _while_reading(run: OpenRun, now: datetime, limits: Limits) -> RunVerdict:
     silent_s = min((now - run.heartbeat_at).total_seconds(), limits.watched_s)
     if run.asked:
         return _while_asked(run, silent_s, limits)
+    if run.cancelled and silent_s > limits.heartbeat_timeout_s:
+        return RunVerdict(RunStatus.FAILED, "cancelled")
+    if run.test:
+        ended = silent_s > limits.heartbeat_timeout_s
+        return RunVerdict(RunStatus.FAILED if ended else None, _TEST_DIED if ended else None)
     if run.claimed_at is not None and run.heartbeat_at < run.claimed_at and run.started_at < run.claimed_at:
         if min((now - run.claimed_at).total_seconds(), limits.watched_s) > _TAKEN_OVER_S:
             return RunVerdict(
