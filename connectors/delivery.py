@@ -29,6 +29,8 @@ from schemas.errors import RecordRejected, TillError
 from schemas.failpoint import failpoint
 
 TEST_PREFIX = "test-"  # seed 001, custom filtering
+_PART_SAVED_S = 30.0  # between two checkpoints inside a batch: each names every event of it that is out
+_MOST_PART = 8_192  # events named by a checkpoint, 35 bytes each; of more the first are published again
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,19 +226,21 @@ class Delivery:
         return self._prepared(Batch((), (rejection,), self._work.cursor or {}))
 
     async def _deliver(self, ready: _Ready) -> None:
-        prepared = ready.prepared
+        prepared = ready.prepared.without(self._work.part)
         if ready.batch.read:
             self._run.announce()
+        if self._limit.step:
+            prepared = await self._paced(prepared)
         self._work.in_doubt = True
         failpoint("before_publish")
         if prepared.messages:
-            prepared = await self._paced(prepared)
+            prepared = await self._publish(prepared)
         if prepared.letters:
             await self._out.dead_letters.dead_letter(prepared.letters)
         self._work.in_doubt = False
         failpoint("after_publish")
-        self._count(ready, prepared)
-        self._work.cursor = ready.batch.cursor
+        self._count(prepared, ready.filtered)
+        self._work.cursor, self._work.part = ready.batch.cursor, ()
         self._unsaved = True
         if self._work.task.recurring and ready.kept:
             self._lag.waits(self._work.task.key, self._youngest(ready))
@@ -245,16 +249,28 @@ class Delivery:
             await self._save()
 
     async def _paced(self, prepared: Prepared) -> Prepared:
-        """Publish all, at the connector's pace; at a stop what is left of the batch at once, since it counts as one."""
-        step = self._limit.step
-        if not step:
-            return await self._publish(prepared)
-        done = Prepared((), (), prepared.letters)
+        """
+        Publish the messages at the connector's pace, and count them; what is left are the letters.
+
+        A cursor stands between two batches only, so what is out of this one is remembered by its events: whoever goes
+        on after a stop leaves them out. Raises Stopped.
+        """
+        step, letters = self._limit.step, prepared.letters
         for begin in range(0, len(prepared.messages), step):
             part = Prepared(prepared.messages[begin : begin + step], prepared.digests[begin : begin + step], ())
             await self._limit.turn(len(part.messages), stop=self._run.stop)
-            done = done.plus(await self._publish(part))
-        return done
+            self._work.in_doubt = True
+            failpoint("before_publish")
+            sent = await self._publish(part)
+            self._work.in_doubt = False
+            letters = [*letters, *sent.letters]
+            self._count(Prepared(sent.messages, sent.digests, ()))
+            self._work.part = (*self._work.part, *sent.digests)[-_MOST_PART:]
+            self._unsaved = True
+            self._progressed()
+            if self._out.clock.monotonic() - self._saved_at >= max(_PART_SAVED_S, self._config.checkpoint_s):
+                await self._save()
+        return Prepared((), (), letters)
 
     async def _publish(self, prepared: Prepared) -> Prepared:
         """Publish all; what the broker would refuse for itself becomes a letter instead, and the rest goes through."""
@@ -267,21 +283,21 @@ class Delivery:
             return (await self._publish(first)).plus(await self._publish(second))
         return prepared
 
-    def _count(self, ready: _Ready, prepared: Prepared) -> None:
+    def _count(self, prepared: Prepared, filtered: int = 0) -> None:
         published, rejected = len(prepared.messages), len(prepared.letters)
         if prepared.letters and not self._work.first_rejection:
             self._work.first_rejection = prepared.letters[0].message
         counts = Counts(
-            read=published + rejected + ready.filtered,
+            read=published + rejected + filtered,
             published=published,
             rejected=rejected,
-            filtered=ready.filtered,
+            filtered=filtered,
             published_sum=prepared.published_sum,
             rejected_sum=prepared.rejected_sum,
         )
         self._work.counts = self._work.counts.plus(counts)
         self._run.counts = self._run.counts.plus(counts)
-        for fate, count in (("published", published), ("rejected", rejected), ("filtered", ready.filtered)):
+        for fate, count in (("published", published), ("rejected", rejected), ("filtered", filtered)):
             if count:
                 self._out.meter.add(metric.RECORDS_TOTAL, count, connector=self._connector.name, fate=fate)
         for letter in prepared.letters:

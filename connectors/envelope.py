@@ -9,7 +9,7 @@ Nothing here reads a clock: the same record of the same object gives the same by
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -54,6 +54,14 @@ class Prepared:
     def rejected_sum(self) -> int:
         """The same of the letters' events."""
         return identity.digest_sum(identity.event_digest(letter.event_id) for letter in self.letters)
+
+    def without(self, published: Collection[bytes]) -> Prepared:
+        """The same, but for the messages of these digests: they are out."""
+        if not published:
+            return self
+        out = frozenset(published)
+        left = [pair for pair in zip(self.messages, self.digests, strict=True) if pair[1] not in out]
+        return Prepared([message for message, _ in left], [digest for _, digest in left], self.letters)
 
     def plus(self, other: Prepared) -> Prepared:
         """Both together."""

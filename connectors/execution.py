@@ -90,7 +90,10 @@ class Execution:
         self._ended.pop(task.key, None)
         self.runs.hold(run, task)
         work = self.known.begin(task, self.ports.clock.now(), counted=run.carried.pop(task.key, None))
-        self.lag.waits(task.key, self.ports.clock.now() if task.recurring else work.revision_at)
+        if task.recurring:  # a poll that failed has not moved it
+            self.lag.begins(task.key, self.ports.clock.now())
+        else:
+            self.lag.waits(task.key, work.revision_at)
         self.queue.add(work)
         self._fill()
 
@@ -276,6 +279,7 @@ class Execution:
             epoch=self.epoch,
             seq=self.known.next_seq(),
             cursor=None if work.cursor is None else dict(work.cursor),
+            part=tuple(digest.hex() for digest in work.part),
             counts=work.counts,
             done=work.done,
             recurring=work.task.recurring,

@@ -51,6 +51,7 @@ class Known:
             else:
                 task = Task(checkpoint.descriptor or key, key, key)
                 self._unfinished[key] = Work(task, 0, revision_at, discovered=True, cursor=checkpoint.cursor)
+                self._unfinished[key].part = tuple(bytes.fromhex(digest) for digest in checkpoint.part)
 
     def is_done(self, key: str) -> bool:
         """Whether nothing is left to read of the task."""
@@ -83,7 +84,7 @@ class Known:
         revision_at = self._revisions.get(task.key) or self._next_revision(now)
         work = Work(task, self._order, revision_at, discovered=again, counts=counted or Counts())
         if before is not None:
-            work.discovered, work.cursor = before.discovered, before.cursor
+            work.discovered, work.cursor, work.part = before.discovered, before.cursor, before.part
         self._revisions[task.key] = revision_at
         self._unfinished[task.key] = work
         return work

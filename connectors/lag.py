@@ -2,7 +2,8 @@
 How far a connector is behind its source: the age of the oldest thing that is known to wait and is not published.
 
     an object to be read once     waits since it was met, until all of it is published
-    a recurring task              stands, while it reads, where the last record that it published stands in time
+    a recurring task              stands where the last record that it published stands in time, and before that where
+                                  it began; it has no lag once a reading has come to its end
     the listing                   nobody knows what waits since it last succeeded
 
 A connector that has nothing to do has no lag. What happens at the sink is the monitor's to measure.
@@ -31,6 +32,10 @@ class SourceLag:
     def waits(self, key: str, since: datetime) -> None:
         """Something of this task waits, the oldest of it since then."""
         self._since[key] = since
+
+    def begins(self, key: str, now: datetime) -> None:
+        """A recurring task is begun: it waits since now, or since its last beginning that came to nothing."""
+        self._since.setdefault(key, now)
 
     def through(self, key: str) -> None:
         """Nothing of it waits any more."""

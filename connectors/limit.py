@@ -2,7 +2,7 @@
 How fast a connector may publish: its option `records_per_s`.
 
 A connector runs on one worker at a time, so one bucket there is one for all workers. It is empty when a connector
-begins, or a handover would be a way around the limit.
+begins, or a handover would be a way around the limit; and a stop gives nobody a turn.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 
 from connectors.ports import Clock
-from connectors.wait import pause
+from connectors.wait import Stopped, pause
 
 _STEP_S = 0.2  # a limit is kept in steps of so long, not in bursts of a whole batch
 
@@ -29,11 +29,17 @@ class RateLimit:
         return max(1, round(self._per_s * _STEP_S)) if self._per_s else 0
 
     async def turn(self, records: int, *, stop: asyncio.Event) -> None:
-        """Return when so many may be published, in the order of asking; at a stop at once, so that it is prompt."""
+        """
+        Return when so many may be published, in the order of asking.
+
+        Raises:
+            Stopped: the stop came first, and nothing may be published any more.
+        """
         if not self._per_s:
             return
         now_s = self._clock.monotonic()
         # unused time is worth one step, no more: a quiet hour must not end in a burst
         self._free_at_s = max(self._free_at_s, now_s - _STEP_S) + records / self._per_s
-        if self._free_at_s > now_s:
-            await pause(self._free_at_s - now_s, clock=self._clock, stop=stop)
+        wait_s = self._free_at_s - now_s
+        if stop.is_set() or (wait_s > 0 and await pause(wait_s, clock=self._clock, stop=stop)):
+            raise Stopped

@@ -12,10 +12,16 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from connectors.context import SourceContext
+from connectors.record import STATUSES, squeezed
 from connectors.source import Source
+from connectors.word import Called
+from schemas.payment import Status
+
+_PAYMENT = "payment"
+_SHOWN = 60  # characters of a word that is refused
 
 
 class FilterTestIds(StrEnum):
@@ -24,6 +30,19 @@ class FilterTestIds(StrEnum):
     IN_PRODUCTION = "in_production"
     ALWAYS = "always"
     NEVER = "never"
+
+
+def _event_type(given: str) -> str:
+    prefix, _, word = given.partition(".")
+    status = STATUSES.get(squeezed(word)) if prefix == _PAYMENT else None
+    if status is None:
+        there_are = ", ".join(sorted(f"{_PAYMENT}.{each.value}" for each in Status))
+        raise ValueError(f"{given[:_SHOWN]!r} is no event type; there are {there_are}")
+    return f"{_PAYMENT}.{status.value}"
+
+
+EventType = Annotated[str, AfterValidator(_event_type), Called("an event type: `payment.` and a status")]
+"""The type of an event, by the status's name or by a word that records may use for it."""
 
 
 class Matching(BaseModel):
@@ -78,8 +97,10 @@ class ConnectorConfig(BaseModel):
     filter_test_ids: FilterTestIds = Field(
         FilterTestIds.IN_PRODUCTION, description="Whether references that begin with `test-` are left out, as filtered."
     )
-    event_types: tuple[str, ...] = Field(
-        (), description="Event types to publish, such as `payment.succeeded`; all if empty. Others count as filtered."
+    event_types: tuple[EventType, ...] = Field(
+        (),
+        description="Event types to publish, such as `payment.succeeded` (or seed 001's `payment.completed`); all if "
+        "empty. Others count as filtered.",
     )
     filters: tuple[EventFilter, ...] = Field(
         (), description="Rules by header or field; an event that one of them matches is left out, as filtered."

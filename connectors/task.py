@@ -60,6 +60,7 @@ class Work:
     discovered: bool = False
     done: bool = False
     cursor: Cursor | None = None
+    part: tuple[bytes, ...] = ()  # digests of the events after the cursor that are published nevertheless
     counts: Counts = field(default_factory=Counts)
     status: TaskStatus = TaskStatus.PENDING
     error: str = ""

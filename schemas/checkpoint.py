@@ -57,7 +57,8 @@ class Checkpoint(BaseModel):
     """
     One task's place. The topic key is `connector_id/task`, so that compaction keeps the newest of each task.
 
-    `cursor` is the source's own (null: nothing read yet); `done` says that the task needs no more reading.
+    `cursor` is the source's own (null: nothing read yet); `done` says that the task needs no more reading. Whoever sets
+    another cursor empties `part`.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -70,6 +71,9 @@ class Checkpoint(BaseModel):
     seq: int = Field(ge=0)
     # a source's cursor is any JSON object: only the source reads it
     cursor: dict[str, Any] | None = None
+    part: tuple[str, ...] = Field(
+        default=(), description="Digests of events after the cursor that are published: a stop came inside a batch."
+    )
     counts: Counts = Field(default=Counts(), description="Of this task within this run.")
     done: bool = False
     recurring: bool = Field(default=False, description="Whether the task goes on for ever, a run at a time.")

@@ -236,7 +236,7 @@ MUTANTS = (
     Mutant(
         "the cursor moves before the acks",
         "connectors/delivery.py",
-        "        prepared = ready.prepared\n",
+        "        prepared = ready.prepared.without(self._work.part)\n",
         "        prepared = ready.prepared\n        self._work.cursor = ready.batch.cursor\n",
         (
             UNIT + "connectors/test_runner.py"
@@ -246,7 +246,7 @@ MUTANTS = (
     Mutant(
         "the checkpoint is written before the acks",
         "connectors/delivery.py",
-        "        prepared = ready.prepared\n",
+        "        prepared = ready.prepared.without(self._work.part)\n",
         "        prepared = ready.prepared\n"
         "        self._work.cursor = ready.batch.cursor\n"
         "        await self._save()\n",
@@ -548,7 +548,21 @@ MUTANTS = (
         "connectors/delivery.py",
         "            await self._limit.turn(len(part.messages), stop=self._run.stop)\n",
         "            await self._limit.turn(len(part.messages), stop=asyncio.Event())\n",
-        (UNIT + "connectors/test_options.py::test_a_stop_does_not_wait_for_the_rate_and_leaves_no_half_batch",),
+        (UNIT + "connectors/test_options.py::test_the_rate_holds_across_stops_and_nothing_is_published_twice",),
+    ),
+    Mutant(
+        "a stop is a way round the rate",
+        "connectors/limit.py",
+        "            raise Stopped\n",
+        "            return\n",
+        (UNIT + "connectors/test_options.py::test_the_rate_holds_across_stops_and_nothing_is_published_twice",),
+    ),
+    Mutant(
+        "what is out of a batch goes out again after a stop",
+        "connectors/known.py",
+        "tuple(bytes.fromhex(digest) for digest in checkpoint.part)\n",
+        "()\n",
+        (UNIT + "connectors/test_options.py::test_the_rate_holds_across_stops_and_nothing_is_published_twice",),
     ),
     Mutant(
         "a quiet hour ends in a burst",

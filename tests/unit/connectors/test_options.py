@@ -101,6 +101,28 @@ def test_a_rule_that_cannot_be_meant_is_refused(rule: dict[str, object]) -> None
         ConnectorConfig.model_validate({"filters": [rule]})
 
 
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("payment.succeeded", "payment.succeeded"),
+        ("payment.completed", "payment.succeeded"),
+        ("payment.failed", "payment.failed"),
+        ("payment.refunded", "payment.refunded"),
+        ("payment.Refund-Reversed", "payment.refund_reversed"),
+    ],
+)
+def test_an_event_type_may_be_named_with_the_words_that_records_use(word: str, meant: str) -> None:
+    assert ConnectorConfig.model_validate({"event_types": [word]}).event_types == (meant,)
+
+
+@pytest.mark.parametrize(
+    "word", ["order.created", "payment.compleated", "succeeded", "payment.", "", "payments.failed"]
+)
+def test_an_event_type_that_would_leave_everything_out_is_refused(word: str) -> None:
+    with pytest.raises(ValidationError, match=r"there are payment\.adjusted, .*payment\.succeeded"):
+        ConnectorConfig.model_validate({"event_types": [word]})
+
+
 async def test_what_a_rule_leaves_out_counts_as_filtered() -> None:
     script, memory = Script({"a": [["keep-1", "drop-2", "bad"]]}), Memory()
 
@@ -171,17 +193,30 @@ async def test_a_quiet_time_is_not_saved_up() -> None:
     third.cancel()
 
 
-async def test_a_stop_does_not_wait_for_the_rate_and_leaves_no_half_batch() -> None:
-    script, memory, clock = Script({"a": [[str(n) for n in range(100)], ["later"]]}), Memory(), ManualClock()
-    runner = make_runner(script, memory, clock=clock, records_per_s=5)
-    async with running(runner) as task:
-        await eventually(lambda: len(memory.log) >= 2, clock=clock, tick_s=0.1)
-        runner.stop()
-        await asyncio.wait_for(task, 10)
+async def test_the_rate_holds_across_stops_and_nothing_is_published_twice() -> None:
+    """
+    A batch takes twenty lives here: what one has published of it the next one leaves out.
+    """
+    references = [str(n) for n in range(99)]
+    script, memory, clock = Script({"a": [[*references, "bad"], ["later"]]}), Memory(), ManualClock()
+    lives = 0
+    while len(memory.log) < 100:
+        lives += 1
+        out = len(memory.log)
+        runner = make_runner(script, memory, clock=clock, records_per_s=5, epoch=lives)
+        async with running(runner) as task:
+            await eventually(lambda out=out: len(memory.log) >= min(out + 5, 100), clock=clock, tick_s=0.1)
+            runner.stop()
+            await asyncio.wait_for(task, 10)
+        assert len(memory.log) <= 5 * clock.monotonic() + 1
 
-    assert [event.payment.reference for event in memory.events if event.payment] == [str(n) for n in range(100)]
-    assert memory.last_run.status == "READ"
-    assert memory.last_run.counts.published == 100
+    assert [event.payment.reference for event in memory.events if event.payment] == [*references, "later"]
+    assert lives >= 20
+    assert len(memory.letter_ids) == 1
+    runs = [row.counts for row in memory.runs.values()]
+    assert sum(counts.published for counts in runs) == 100
+    assert all(counts.balanced for counts in runs)
+    assert {row.status for row in memory.runs.values()} == {"READ"}
 
 
 async def test_without_a_rate_nobody_waits() -> None:
@@ -331,6 +366,22 @@ async def test_a_listing_that_fails_for_too_long_is_a_lag_since_it_last_worked()
         assert "away" in problems(runner)
         script.listing_errors.clear()
         await eventually(lambda: not problems(runner), clock=clock, tick_s=0.5)
+
+
+@pytest.mark.parametrize("max_retries", [0, 5])
+async def test_a_poll_that_fails_again_and_again_lags_since_its_first_failure(max_retries: int) -> None:
+    away: list[BaseException] = [SourceUnavailable("away")] * 10_000
+    script, clock = Script({"list": [["1"]]}, recurring=True, reading_errors={"list": away}), ManualClock()
+    runner = make_runner(
+        script, clock=clock, lag_alert_s=600, poll_s=10, error_backoff_max_s=10, max_retries=max_retries
+    )
+    async with running(runner):
+        await eventually(lambda: "lags" in problems(runner), clock=clock, tick_s=5)
+        assert clock.monotonic() < 700
+
+        away.clear()
+
+        await eventually(lambda: not problems(runner), clock=clock, tick_s=5)
 
 
 async def test_an_idle_connector_has_no_lag_however_long_it_idles() -> None:
