@@ -418,7 +418,7 @@ class BatchBuilder:
             if found is None:
                 self._filtered += 1
                 return
-            _clean(found)
+            clean_record(found)
         except RecordRejected as exc:
             spelled = raw if raw is not None else spell(record).encode("utf-8", "surrogatepass")
             self._rejections.append(Rejection(position, exc.code, str(exc), spelled, line))
@@ -478,9 +478,15 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else spell(value)
 
 
-def _clean(record: SourceRecord) -> None:
-    facts = record.payment
-    for text in (facts.reference, facts.parent_reference, facts.scheme, facts.raw, *record.headers.values()):
+def clean_record(record: SourceRecord) -> None:
+    """
+    Refuse a record with a text that no event may hold.
+
+    Raises:
+        RecordRejected: `nul_character`, `invalid_encoding`.
+    """
+    facts, headers = record.payment, record.headers
+    for text in (facts.reference, facts.parent_reference, facts.scheme, facts.raw, *headers, *headers.values()):
         if text:
             clean(text)
 
@@ -508,5 +514,6 @@ __all__ = [
     "RecordConfig",
     "RecordMapper",
     "by_effective_at",
+    "clean_record",
     "with_raw",
 ]

@@ -34,7 +34,7 @@ SPEC = SourceSpec(
         "host": "db.example.com",
         "database": "shop",
         "user": "tillstream",
-        "password": "${env:SHOP_PASSWORD}",
+        "password": "${env:TILL_SECRET_SHOP}",
         "tables": ["public.events"],
         "mapping": "events_table",
     },

@@ -16,6 +16,18 @@ from connectors.mapping import RecordConfig
 from connectors.network import NetworkConfig
 from connectors.secret import SecretReference
 
+_LOGICAL = (Mode.LOGICAL,)
+_POLLS = (Mode.WATERMARK, Mode.CLOSED_WINDOW)
+# Options that mean something in these modes only. One that is set where it does nothing was meant to do something.
+_MODES_OF = {
+    **dict.fromkeys(
+        ("slot", "publication", "create", "on_delete", "peek_rows", "let_go_s", "held_alert_mib"), _LOGICAL
+    ),
+    "watermark": (Mode.WATERMARK,),
+    "delay_s": (Mode.CLOSED_WINDOW,),
+    "held_alert_s": _POLLS,
+}
+
 
 class PostgresChangesConfig(NetworkConfig, RecordConfig):
     """A database, some of its tables, and how their changes are found."""
@@ -36,7 +48,9 @@ class PostgresChangesConfig(NetworkConfig, RecordConfig):
     user: str = Field(min_length=1, max_length=63, description="The role to log in as; it needs no more than to read.")
     password: SecretReference = Field("", description="Its password, as a reference: `${env:NAME}` or `${file:NAME}`.")
     sslmode: Tls = Field(
-        Tls.VERIFY_FULL, description="As libpq has it; less than `verify-full` is for networks that you trust."
+        Tls.VERIFY_FULL,
+        description="As libpq has it. Production takes `verify-full` and `verify-ca` only, but for a database on the "
+        "worker's own machine.",
     )
     ca: SecretReference = Field(
         "", description="Reference to the certificate (PEM) of the server's authority; empty: the system's authorities."
@@ -103,7 +117,14 @@ class PostgresChangesConfig(NetworkConfig, RecordConfig):
             raise ValueError("the mode closed_window needs `updated_at`: the column that says when a row was changed")
         if self.mode is Mode.WATERMARK and not self.watermark:
             raise ValueError("the mode watermark needs `watermark`: the column with the transaction's id")
+        idle = [name for name, modes in _MODES_OF.items() if self.mode not in modes and self._is_changed(name)]
+        if idle:
+            others = " or ".join(dict.fromkeys(mode.value for name in idle for mode in _MODES_OF[name]))
+            raise ValueError(f"{', '.join(idle)}: no effect in mode {self.mode}; leave it out, or use mode {others}")
         return self
+
+    def _is_changed(self, name: str) -> bool:
+        return bool(getattr(self, name) != type(self).model_fields[name].default)
 
     @property
     def server(self) -> Server:

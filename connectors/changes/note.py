@@ -11,7 +11,7 @@ _TEXT = """\
     CREATE PUBLICATION till FOR TABLE public.events WITH (publish_via_partition_root = true);
     SELECT pg_create_logical_replication_slot('till', 'pgoutput');
 
-and `slot: till`. `till connector check` names whatever statement is missing, with the names that this connector uses;
+and `slot: till`. `till source check` names whatever statement is missing, with the names that this connector uses;
 with `create: true` the first reading runs them. Connect to the server itself, not through a pooler of transactions.
 
 **Nothing is passed over.** A slot that was dropped, made anew, overrun or read by somebody else, a publication that

@@ -6,6 +6,7 @@ The same row gives the same facts whether a copy, a poll or the stream of change
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,13 +16,14 @@ import orjson
 from connectors.changes import catalog
 from connectors.changes.decoder import UNCHANGED
 from connectors.json_path import JsonPath, is_path
-from connectors.mapping import POSITION, RecordConfig, RecordMapper, with_raw
+from connectors.mapping import POSITION, RecordConfig, RecordMapper, clean_record, with_raw
 from connectors.record import FIELDS, NumberText, squeezed
 from connectors.source import Batch, Cursor, Rejection, Revision, SourceRecord
 from schemas.errors import RecordRejected, SourceMisconfigured
 
 BATCH_ROWS = 2_000  # as the file sources have it: enough for the producer's batches, few enough for the event loop
 BATCH_BYTES = 4 * 1_048_576
+_SHOWN = 40  # characters of a name that is refused
 _UTC = "+00"  # how PostgreSQL spells the offset in our sessions
 _COLUMNS_HINT = "correct the connector's `columns` and resume it: it goes on where it stands"
 
@@ -96,7 +98,9 @@ class RowReader:
         if self._keeps_record:
             record = with_raw(record, self._spelled(converted))
         dated = revision if isinstance(revision, Revision) else revision(record)
-        return SourceRecord(position, record.payment, None, self.headers(record.headers, converted), dated)
+        found = SourceRecord(position, record.payment, None, self.headers(record.headers, converted), dated)
+        clean_record(found)
+        return found
 
     def headers(self, mapped: Mapping[str, str], values: Values) -> Mapping[str, str]:  # noqa: ARG002 others look
         """The event's headers: the table, and those of the mapping."""
@@ -197,8 +201,8 @@ def _named(config: RecordConfig) -> tuple[set[str], set[str]]:
 
 def _converter(column: ColumnType, *, is_parsed: bool) -> Callable[[Any], Any] | None:
     """What makes a column's text the text that the mapping reads, if it needs that."""
-    if is_parsed:
-        return parsed
+    if is_parsed:  # only the type json keeps a text as it was written
+        return _parsed_once if column.type_oid == catalog.JSON else parsed
     return {
         catalog.BOOL: _bool,
         catalog.BPCHAR: _unpadded,
@@ -234,6 +238,29 @@ def parsed(text: str) -> Any:
         return _json.decode(text)
     except (msgspec.DecodeError, RecursionError) as exc:
         raise RecordRejected("invalid_json", f"a column that should hold JSON does not: {exc}") from exc
+
+
+def _parsed_once(text: str) -> Any:
+    """
+    The same of a text in which a name may come twice: nobody knows which of the two is meant.
+
+    Raises:
+        RecordRejected: `invalid_json`.
+    """
+    try:
+        json.loads(text, object_pairs_hook=_each_once, parse_int=str, parse_float=str)
+    except RecursionError as exc:
+        raise RecordRejected("invalid_json", "a column nests JSON too deeply") from exc
+    except json.JSONDecodeError as exc:
+        raise RecordRejected("invalid_json", f"a column that should hold JSON does not: {exc}") from exc
+    return parsed(text)
+
+
+def _each_once(members: list[tuple[str, object]]) -> None:
+    names = [name for name, _ in members]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise RecordRejected("invalid_json", f"a column's JSON has the name {twice[:_SHOWN]!r} twice")
 
 
 def _number(value: object) -> Any:

@@ -10,10 +10,15 @@ from enum import StrEnum
 class Tls(StrEnum):
     """How much the connection's encryption proves. The words are libpq's."""
 
-    DISABLE = "disable"  # none: for loopback and networks that are private to the two
-    REQUIRE = "require"  # encrypted, with whoever answers
+    DISABLE = "disable"  # none; in production for loopback only
+    REQUIRE = "require"  # encrypted, with whoever answers; in production for loopback only
     VERIFY_CA = "verify-ca"  # the other side has a certificate of a known authority
     VERIFY_FULL = "verify-full"  # and the certificate names the host
+
+    @property
+    def is_verified(self) -> bool:
+        """Whether it proves who the other side is."""
+        return self in (Tls.VERIFY_CA, Tls.VERIFY_FULL)
 
 
 @dataclass(frozen=True, slots=True)

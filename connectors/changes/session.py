@@ -128,6 +128,12 @@ async def connect(server: Server, context: SourceContext) -> Session:
     """
     guard = context.guard(server.allow_networks)
     addresses = await guard.resolve(server.host, server.port, timeout_s=server.connect_s)
+    if context.production and not server.tls.is_verified and not all(each.is_loopback for each in addresses):
+        raise SourceMisconfigured(
+            f"{server.host}: sslmode={server.tls} would send the password to whoever answers, which production refuses",
+            hint="use sslmode=verify-full, with `ca` where the authority is your own (or verify-ca where the "
+            "certificate does not name the host)",
+        )
     encryption = _encryption(server, context)
     password = context.secrets.resolve(server.password)
     problem: SourceError = SourceUnavailable(f"{server.host}: no address")
@@ -245,7 +251,7 @@ _MEANINGS: dict[str, type[SourceError]] = {
 }
 _HINTS = {
     "28": "check user and password, and whether pg_hba.conf lets this address in",
-    "42501": "grant what is missing; `till connector check` names the statement",
+    "42501": "grant what is missing; `till source check` names the statement",
     "42P01": "correct `tables`, or make the table",
     "3D": "correct `database`",
     "57014": "raise `answer_s` if the server is at work for that long, such as decoding a very large transaction",

@@ -115,7 +115,9 @@ class SourceDatabase:
 
     def config(self, *tables: str, **options: Any) -> dict[str, Any]:
         """A connector's configuration."""
+        of_the_stream = {"slot": self.slot(), "publication": "till", "let_go_s": 0.0}
         return {
+            **(of_the_stream if options.get("mode", "logical") == "logical" else {}),
             "host": self.host,
             "port": self.port,
             "database": self.name,
@@ -124,14 +126,11 @@ class SourceDatabase:
             "sslmode": "disable",
             "allow_networks": [LOOPBACK],
             "tables": list(tables) or ["public.payments"],
-            "slot": self.slot(),
-            "publication": "till",
             "poll_s": 0.02,
             "interval_s": 0.01,
             "idle_s": 0.02,
             "checkpoint_s": 0.0,
             "error_backoff_s": 0.05,
-            "let_go_s": 0.0,
             "stop_s": 2.0,
             **options,
         }

@@ -18,9 +18,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from connectors.changes import pace
+from connectors.changes.config import PostgresChangesConfig
+from connectors.changes.source import PostgresChangesSource
+from connectors.clock import SystemClock
+from connectors.context import SourceContext
 from connectors.health import State
+from connectors.secret import GivenSecrets
 from connectors.source import Batch
-from connectors.testing import Memory, eventually, running
+from connectors.testing import CONNECTOR, Memory, eventually, running
 from schemas.errors import ChangesLost, SourceMisconfigured
 from tests import services
 from tests.integration.changes_kit import SourceDatabase, one_task, read, references, source_database
@@ -246,6 +251,31 @@ async def test_the_name_in_the_certificate_is_the_hosts_although_an_address_is_c
             with pytest.raises(SourceMisconfigured, match="certificate"):
                 await one_task(subject)
         await subject.close()
+
+
+@pytest.mark.parametrize("mode", ["disable", "require"])
+async def test_production_sends_a_password_to_nobody_who_proves_nothing(mode: str) -> None:
+    away = {"host": "192.0.2.1", "allow_networks": ["192.0.2.0/24"], "password": "${env:P}"}
+    given = {**away, "database": "d", "user": "u", "tables": ["public.t"], "sslmode": mode}
+    context = SourceContext(
+        CONNECTOR.id, CONNECTOR.name, SystemClock(), secrets=GivenSecrets({"${env:P}": "secret"}), production=True
+    )
+    subject = PostgresChangesSource(PostgresChangesConfig.model_validate(given), context)
+
+    with pytest.raises(SourceMisconfigured, match=f"sslmode={mode}.*production refuses") as told:
+        await one_task(subject)
+
+    assert "verify-full" in told.value.hint
+
+
+async def test_production_reads_a_database_of_its_own_machine_without_encryption(source: SourceDatabase) -> None:
+    context = SourceContext(
+        CONNECTOR.id, CONNECTOR.name, SystemClock(), secrets=GivenSecrets(source.secrets), production=True
+    )
+    subject = PostgresChangesSource(PostgresChangesConfig.model_validate(source.config()), context)
+
+    assert await one_task(subject)
+    await subject.close()
 
 
 async def test_a_server_without_encryption_is_told_apart_from_one_that_is_away(source: SourceDatabase) -> None:

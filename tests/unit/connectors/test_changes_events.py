@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from connectors.changes import catalog
 from connectors.changes.events import EventReader
 from connectors.changes.rows import ColumnType
 from connectors.mapping import RecordMapper
@@ -26,9 +27,15 @@ COLUMNS = [
 
 
 def read(event_type: str, headers: dict[str, Any], *, number: int = 1, **options: Any) -> SourceRecord | None:
+    return read_text(event_type, json.dumps(headers), number=number, **options)
+
+
+def read_text(
+    event_type: str, headers: str, of: list[ColumnType] = COLUMNS, *, number: int = 1, **options: Any
+) -> SourceRecord | None:
     config = PostgresChangesConfig.model_validate({**GIVEN, **options})
-    reader = EventReader("public.events", COLUMNS, ["id"], config, RecordMapper(config.rules, source_object="x"))
-    values = [str(number), "order-1", event_type, json.dumps(headers), "2026-01-02 03:04:05+00"]
+    reader = EventReader("public.events", of, ["id"], config, RecordMapper(config.rules, source_object="x"))
+    values = [str(number), "order-1", event_type, headers, "2026-01-02 03:04:05+00"]
     return reader.read(values, "position", Revision(wire.AT))
 
 
@@ -51,6 +58,44 @@ def test_the_seeds_event_types_are_known(event_type: str, status: Status) -> Non
 
     assert record is not None
     assert (record.payment.status, record.payment.original_reference) == (status, "order-1")
+
+
+AS_JSON = [ColumnType("headers", catalog.JSON) if column.name == "headers" else column for column in COLUMNS]
+
+
+@pytest.mark.parametrize(
+    "own",
+    [r'"x": "a\u0000b"', r'"a\u0000b": "x"', r'"\u0000": null'],
+)
+def test_what_postgresql_could_not_store_is_refused_where_the_row_is_at_hand(own: str) -> None:
+    """
+    A column of type json takes U+0000, one of jsonb does not.
+    """
+    with pytest.raises(RecordRejected) as told:
+        read_text("payment.completed", f'{{"amount": "1.00", "currency": "USD", {own}}}', AS_JSON)
+
+    assert told.value.code == "nul_character"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        '{"amount": "1.00", "currency": "USD", "amount": "2.00"}',
+        '{"amount": "1.00", "currency": "USD", "x": [{"a": 1, "a": 1}]}',
+    ],
+)
+def test_a_name_that_comes_twice_is_no_json_that_one_can_read(headers: str) -> None:
+    with pytest.raises(RecordRejected, match="twice") as told:
+        read_text("payment.completed", headers, AS_JSON)
+
+    assert told.value.code == "invalid_json"
+
+
+def test_numbers_of_a_json_column_stay_as_they_are_spelled() -> None:
+    record = read_text("payment.completed", '{"amount": 1.10, "currency": "USD", "n": 1e400}', AS_JSON)
+
+    assert record is not None
+    assert (record.payment.amount, record.headers["n"]) == (110, "1e400")
 
 
 def test_two_refunds_of_a_payment_are_two() -> None:
