@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from connectors.context import SourceContext
 from connectors.remote.config import SftpConfig
+from connectors.remote.note import EXAMPLE, NOTES
 from connectors.source import Source
 from connectors.spec import SourceSpec
 
@@ -27,6 +28,9 @@ SPEC = SourceSpec(
     summary="Records of files on an SFTP server: CSV, JSON, JSON lines, found by date, verified by checksum.",
     config=SftpConfig,
     factory=_make,
-    resumes_from="byte offset and row in each file, by content; a download that was cut goes on where it stopped",
+    resumes_from="byte offset and row in each file, by content; a download that was cut goes on where it stopped, as "
+    "long as the worker lives",
     takes_dates=True,
+    example=EXAMPLE,
+    notes=NOTES,
 )

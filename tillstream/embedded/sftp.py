@@ -7,7 +7,7 @@ An SFTP server on loopback for the demonstration: one user, one folder, a host k
     python -m tillstream.embedded.sftp connector  the description of a connector that reads them, for `till connector`
 
 SFTP_HOST, SFTP_PORT, SFTP_USER and SFTP_PASS name another address or account, such as the container's of
-`compose/sftp.yaml`. Nothing here knows the source that reads from it.
+`compose/sftp.yaml`; a password that is given so has a file of its own. Nothing here knows the source that reads.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import argparse
 import asyncio
 import json
 import os
+import re
 import secrets
 import signal
 import sys
@@ -39,6 +40,7 @@ SAMPLE_DAY = date(2025, 1, 10)
 PASSWORD_FILE = "sftp/password"  # noqa: S105  its place below the folder of secrets
 _PASSWORD_BYTES = 18
 _PRIVATE = 0o600
+_ODD = re.compile(r"[^A-Za-z0-9_.-]", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ class SftpServer:
         self.folder = home / "sftp" / "files"
         self.upload = self.folder / UPLOAD
         self._key_file = home / "sftp" / "host_key"
-        self.password_file = home / "secrets" / PASSWORD_FILE
+        self._secrets = home / "secrets"
         self._ports = PortBook(home / "sftp" / "port.json")
         self._acceptor: asyncssh.SSHAcceptor | None = None
 
@@ -117,13 +119,28 @@ class SftpServer:
         return self._acceptor.get_port() if self._acceptor else self.account.port or self._ports.noted().get("sftp", 0)
 
     @property
+    def secret(self) -> str:
+        """
+        Where the password is, below the folder of secrets. One that was given lies apart: it may be another server's.
+        """
+        if not self.account.password:
+            return PASSWORD_FILE
+        whose = f"{self.account.username}-{self.account.host}-{self.port}"
+        return f"sftp/given/{_ODD.sub('_', whose)}"
+
+    @property
+    def password_file(self) -> Path:
+        """The same, as a path."""
+        return self._secrets / self.secret
+
+    @property
     def host_key(self) -> str:
         """The fingerprint to pin."""
         return self._host_key().get_fingerprint("sha256")
 
     def configuration(self, **options: Any) -> dict[str, Any]:
         """The configuration of a connector that reads the bank's files from here."""
-        return configuration(self.account, port=self.port, host_key=self.host_key, **options)
+        return configuration(self.account, port=self.port, host_key=self.host_key, secret=self.secret, **options)
 
     def place_password(self) -> str:
         """The account's password, or one that is made; it is where a connector's reference finds it."""
@@ -153,13 +170,13 @@ class _Gate(asyncssh.SSHServer):
         return compare_digest(f"{username}\0{password}".encode(), self._wanted)
 
 
-def configuration(account: Account, *, port: int, host_key: str, **options: Any) -> dict[str, Any]:
+def configuration(account: Account, *, port: int, host_key: str, secret: str, **options: Any) -> dict[str, Any]:
     """The configuration of a connector of the kind `sftp` that reads the bank's files of this account."""
     return {
         "host": account.host,
         "port": port,
         "username": account.username,
-        "password": f"${{file:{PASSWORD_FILE}}}",
+        "password": f"${{file:{secret}}}",
         "host_key": host_key,
         "allow_networks": ["127.0.0.0/8", "::1/128"],
         "remote_path": f"/{UPLOAD}",
@@ -173,11 +190,11 @@ def configuration(account: Account, *, port: int, host_key: str, **options: Any)
 async def description(server: SftpServer) -> dict[str, Any]:
     """A connector as `till connector apply` takes it, for the server that answers at the account's address now."""
     account = server.account
-    server.place_password()
     # Whoever answers is believed: it is for a machine of one's own. The check of a connector believes nobody.
     key = await asyncssh.get_server_host_key(account.host, server.port, config=None)
+    server.place_password()
     host_key = key.get_fingerprint("sha256") if key else ""
-    options = configuration(account, port=server.port, host_key=host_key)
+    options = configuration(account, port=server.port, host_key=host_key, secret=server.secret)
     return {"name": "axis", "kind": "sftp", "provider": "axis", "configuration": options}
 
 

@@ -14,7 +14,7 @@ from connectors.runner import State
 from connectors.source import Skipped, Task
 from connectors.testing import CONNECTOR, eventually, running
 from schemas.errors import SourceUnavailable
-from tests.integration.sftp.world import HEADER, LARGE, Cutter, World, drop, hang, large, row, sign, told
+from tests.integration.sftp.world import HEADER, LARGE, LONG_AGO, Cutter, World, drop, hang, large, row, sign, told
 
 # --- checksums (F18) ---
 
@@ -41,7 +41,7 @@ async def test_a_file_whose_checksum_does_not_match_is_never_read_until_either_c
 
 
 async def test_a_checksum_is_awaited_until_grace_is_over_and_then_it_is_a_problem(world: World) -> None:
-    path = drop(world.folder, "a.csv", HEADER + row("a"))
+    path = drop(world.folder, "a.csv", HEADER + row("a"), age=world.clock.now().timestamp() - LONG_AGO)
 
     async with running(world.start(checksum_ext=".sha256", grace_s=25)):
         await world.polled()
@@ -56,6 +56,32 @@ async def test_a_checksum_is_awaited_until_grace_is_over_and_then_it_is_a_proble
         await world.poll()
         assert world.problems == "a.csv: a.csv.sha256: it is empty"
         sign(path, age=1)
+        await world.poll()
+
+    assert world.references == ["a"]
+
+
+async def test_restarts_do_not_begin_to_wait_for_a_checksum_anew(world: World) -> None:
+    drop(world.folder, "a.csv", HEADER + row("a"), age=world.clock.now().timestamp() - LONG_AGO)
+    told = []
+
+    for _ in range(3):
+        async with running(world.start(checksum_ext=".sha256", grace_s=25)):
+            await world.polled()
+            await world.poll()
+            told.append(world.problems)
+
+    assert told == ["", "", "a.csv: there is no a.csv.sha256"]
+
+
+async def test_a_file_that_keeps_an_old_time_has_until_the_next_look(world: World) -> None:
+    path = drop(world.folder, "a.csv", HEADER + row("a"))
+
+    async with running(world.start(checksum_ext=".sha256", grace_s=25)):
+        await world.polled()
+        assert world.runner.status.skipped == {"awaiting_checksum": 1}
+        assert world.problems == ""
+        sign(path)
         await world.poll()
 
     assert world.references == ["a"]

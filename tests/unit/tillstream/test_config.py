@@ -7,6 +7,7 @@ import pytest
 from schemas.errors import ConfigError
 from tillstream import config
 from tillstream.config import all_settings, load
+from tillstream.secret import allows
 
 
 @pytest.fixture(autouse=True)
@@ -135,3 +136,9 @@ def test_every_setting_has_a_description_and_one_that_measures_has_its_unit_in_i
         assert setting.field.description, setting.key
         assert (setting.field.annotation is not float) or setting.key.endswith("_s"), setting.key
         assert setting.variable == config.variable_of(setting.key)
+
+
+@pytest.mark.parametrize("name", ["TILL_SECRET_AXIS", "SFTP_PASS"])
+def test_connectors_may_name_our_secrets_and_seed_004s_password_unless_told_otherwise(name: str) -> None:
+    assert allows(load(environ={}).settings.secrets.names, name)
+    assert not allows(load(environ={"TILL_SECRETS_ENV": "OTHER"}).settings.secrets.names, name)
