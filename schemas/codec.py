@@ -6,6 +6,7 @@ Decoding refuses with a reason and never raises anything but RecordRejected, wha
 
 from __future__ import annotations
 
+import json
 import re
 
 from pydantic import ValidationError
@@ -39,8 +40,9 @@ def decode_event(value: bytes | None) -> ConnectorEvent:
     The event that `value` spells: the definition.
 
     Raises:
-        RecordRejected: `tombstone` (null value), `unknown_version`, `undecodable` (not JSON), `nul_character`,
-            `invalid_event` (a field is missing or wrong), or the payload's own reason, such as `missing_reference`.
+        RecordRejected: `tombstone` (null value), `unknown_version`, `undecodable` (not JSON), `duplicate_key`,
+            `nul_character`, `invalid_event` (a field is missing or wrong), or the payload's own reason, such as
+            `missing_reference`.
     """
     if value is None:
         raise RecordRejected(
@@ -52,6 +54,7 @@ def decode_event(value: bytes | None) -> ConnectorEvent:
         raise _rejected(value, exc) from None
     if event.schema_version.partition(".")[0] != _MAJOR:
         raise _unknown_version(event.schema_version)
+    _refuse_doubled(value)
     if _ESCAPED_NUL in value and _has_nul(event):
         raise RecordRejected("nul_character", "a text holds U+0000, which PostgreSQL cannot store")
     return event
@@ -83,6 +86,32 @@ def _rejected(value: bytes, exc: ValidationError) -> RecordRejected:
         return RecordRejected("undecodable", f"not a JSON event: {error['msg']}")
     code = error["type"] if error["type"] in ("missing_reference", "invalid_amount") else "invalid_event"
     return RecordRejected(code, f"{where}: {error['msg']}")
+
+
+def _refuse_doubled(value: bytes) -> None:
+    """Refuse a name that comes twice in one object: JSON readers differ in which of the two they take."""
+    try:
+        _ONCE.decode(value.decode())
+    except RecordRejected:
+        raise
+    except (ValueError, RecursionError) as exc:
+        raise RecordRejected("undecodable", f"not a JSON event: {exc}") from None
+
+
+def _each_once(pairs: list[tuple[str, object]]) -> None:
+    names = [name for name, _ in pairs]
+    if len(set(names)) != len(names):
+        doubled = next(name for index, name in enumerate(names) if name in names[:index])
+        raise RecordRejected("duplicate_key", f"the name {doubled[:48]!r} comes twice")
+
+
+def _nothing(_: str) -> None:
+    """Numbers are not what is looked for."""
+
+
+_ONCE = json.JSONDecoder(
+    object_pairs_hook=_each_once, parse_int=_nothing, parse_float=_nothing, parse_constant=_nothing
+)
 
 
 def _unknown_version(version: str) -> RecordRejected:
