@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from enum import StrEnum
 from typing import Literal
 from uuid import UUID
@@ -19,6 +20,9 @@ from schemas.payment import Instant
 
 ENVELOPE_BYTES = 8_192  # what the JSON around the payload takes at most, headers aside
 _KEPT_HEADERS_BYTES = 65_536
+_HEADER_BYTES = 16  # brackets, quotes and commas around one
+_JSON_BYTES = 6  # what a character of a name takes at most: \\u0000
+_LONE = re.compile("[\udc80-\udcff]")
 
 
 class Stage(StrEnum):
@@ -59,8 +63,9 @@ class DeadLetter(BaseModel):
     source_object: str = ""
     key: str | None = None
     value: str | None = None
-    headers: list[tuple[str, str | None]] = Field(
-        default_factory=list, description="Names and base64 values, in order."
+    headers: list[tuple[str, str | None] | tuple[str, str | None, str]] = Field(
+        default_factory=list,
+        description="Names and base64 values, in order. Where a name is not UTF-8, its bytes follow in base64.",
     )
     size_bytes: int = 0
     sha256: str = ""
@@ -76,8 +81,19 @@ class DeadLetter(BaseModel):
         return None if self.key is None else base64.b64decode(self.key)
 
     def header_pairs(self) -> list[tuple[str, bytes | None]]:
-        """The record's original headers, in order."""
-        return [(name, None if value is None else base64.b64decode(value)) for name, value in self.headers]
+        """The record's original headers, in order; names as `is_text` takes them."""
+        return [
+            (
+                base64.b64decode(exact[0]).decode("utf-8", "surrogateescape") if exact else name,
+                None if value is None else base64.b64decode(value),
+            )
+            for name, value, *exact in self.headers
+        ]
+
+
+def is_text(name: str) -> bool:
+    """Whether a header's name was UTF-8; if not, its other bytes stand in it as lone surrogates (PEP 383)."""
+    return name.isascii() or not _LONE.search(name)
 
 
 def letter_id(stage: Stage, *place: str) -> str:
@@ -108,11 +124,11 @@ def payload(
 
     Headers are dropped only where they alone exceed 64 KiB; then `truncated` is set too.
     """
-    encoded_headers = [(name[:1_000], None if item is None else _b64(item)) for name, item in headers or []]
+    encoded_headers = [_header(name, item) for name, item in headers or []]
     truncated = False
-    if sum(len(name) + len(item or "") for name, item in encoded_headers) > _KEPT_HEADERS_BYTES:
+    if sum(_HEADER_BYTES + sum(len(part or "") for part in header) for header in encoded_headers) > _KEPT_HEADERS_BYTES:
         encoded_headers, truncated = [], True
-    room = limit_bytes - ENVELOPE_BYTES - sum(len(name) * 6 + len(item or "") + 16 for name, item in encoded_headers)
+    room = limit_bytes - ENVELOPE_BYTES - sum(_most_bytes(*header) for header in encoded_headers)
     kept_key = None if key is None else key[: room // 8]
     room -= 0 if kept_key is None else (len(kept_key) * 4) // 3 + 4
     most = max(0, room * 3 // 4)
@@ -125,6 +141,18 @@ def payload(
         "sha256": hashlib.sha256(value or b"").hexdigest(),
         "truncated": truncated or kept != value or kept_key != key,
     }
+
+
+def _header(name: str, item: bytes | None) -> tuple[str, str | None] | tuple[str, str | None, str]:
+    value = None if item is None else _b64(item)
+    if is_text(name):
+        return name, value
+    exact = name.encode("utf-8", "surrogateescape")
+    return exact.decode("utf-8", "backslashreplace"), value, _b64(exact)
+
+
+def _most_bytes(name: str, *encoded: str | None) -> int:
+    return len(name) * _JSON_BYTES + sum(len(part or "") for part in encoded) + _HEADER_BYTES
 
 
 def _b64(data: bytes) -> str:

@@ -23,6 +23,7 @@ from aiokafka.structs import OffsetAndMetadata
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+from streams.batch import read_any_header
 from streams.inflight import InFlight
 from streams.slice import RECORD_BYTES
 
@@ -90,6 +91,7 @@ class SliceThread(driver.AIOKafkaConsumerThread):
         self._wake = asyncio.Event()
 
     def _create_worker_consumer(self, transport: driver.Transport) -> AIOKafkaConsumer:
+        read_any_header()
         consumer = super()._create_worker_consumer(transport)
         settings = cast(HasSettings, transport).settings
         # Faust has no setting for these; aiokafka reads them when it starts.

@@ -44,7 +44,7 @@ from schemas.errors import (
 from schemas.event import MAX_EVENT_ID
 from schemas.failpoint import failpoint
 from schemas.identity import content_hash, foreign_id
-from schemas.letter import DeadLetter, Stage, payload, sink_letter_id
+from schemas.letter import DeadLetter, Stage, is_text, payload, sink_letter_id
 from schemas.metric import Meter
 from schemas.topic import LETTER_MAX_BYTES
 from sinks.base import EXTERNAL_RUN, NOT_DECODED, Applied, Dead, Place, Preparation, Record, Sink
@@ -466,8 +466,14 @@ class _Application:
 
 
 def _decoded(raw: ConsumerRecord[bytes | None, bytes | None]) -> Record | Poison:
-    event_id, run_id = _named_by_headers(raw)
+    event_id, run_id, legible = _named_by_headers(raw)
     try:
+        if not legible:
+            raise RecordRejected(
+                "undecodable_header",
+                "the name of a header is not UTF-8, as Kafka's protocol has it",
+                hint="mend who wrote it; a redrive leaves such headers out",
+            )
         event, payment = decode_payment_event(raw.value)
         expected = foreign_id(payment.provider, payment.original_reference)
         if raw.key is None:
@@ -495,8 +501,9 @@ def _letter_id(raw: ConsumerRecord[bytes | None, bytes | None]) -> str:
     return sink_letter_id(raw.topic, raw.partition, raw.offset, key=raw.key, value=raw.value)
 
 
-def _named_by_headers(raw: ConsumerRecord[bytes | None, bytes | None]) -> tuple[str | None, UUID | None]:
-    """Event id and run id as the message's headers say; garbage counts as absent."""
+def _named_by_headers(raw: ConsumerRecord[bytes | None, bytes | None]) -> tuple[str | None, UUID | None, bool]:
+    """Event id and run id as the message's headers say, garbage as absent; and whether all names are text."""
+    legible = True
     event_id: str | None = None
     run_id: UUID | None = None
     for name, value in raw.headers or ():
@@ -505,7 +512,9 @@ def _named_by_headers(raw: ConsumerRecord[bytes | None, bytes | None]) -> tuple[
             event_id = text if text.isprintable() else None
         elif name == HEADER_RUN and value:
             run_id = _run_named(value) if len(value) <= MAX_EVENT_ID else None
-    return event_id, run_id
+        elif not is_text(name):
+            legible = False
+    return event_id, run_id, legible
 
 
 @lru_cache(maxsize=1_024)

@@ -20,6 +20,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from schemas.errors import BrokerUnavailable
+from streams.batch import read_any_header
 from streams.position import start_of
 
 # The next offset of each partition as the group's store has it; None: the store does not tell. Raises nothing.
@@ -165,6 +166,7 @@ class LagProbe:
             self._admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap, request_timeout_ms=_REQUEST_TIMEOUT_MS)
             await self._admin.start()
         if self._consumer is None:
+            read_any_header()
             self._consumer = AIOKafkaConsumer(
                 bootstrap_servers=self._bootstrap,
                 group_id=None,

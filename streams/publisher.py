@@ -54,7 +54,7 @@ class KeyedMessage(Protocol):
         ...
 
     @property
-    def headers(self) -> Sequence[tuple[str, bytes]]:
+    def headers(self) -> Sequence[tuple[str, bytes | None]]:
         """Names and values, in order."""
         ...
 
@@ -263,7 +263,8 @@ async def _send_partition(
 
 
 def _size(message: KeyedMessage) -> int:
-    return len(message.value) + len(message.key) + sum(len(name) + len(value) + 8 for name, value in message.headers)
+    headers_bytes = sum(len(name) + len(value or b"") + 8 for name, value in message.headers)
+    return len(message.value) + len(message.key) + headers_bytes
 
 
 async def _stop(producer: AIOKafkaProducer) -> None:

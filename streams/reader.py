@@ -11,6 +11,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
 from schemas.errors import BrokerUnavailable
+from streams.batch import read_any_header
 from streams.slice import Slice
 
 SLICE_RECORDS = 2_000
@@ -94,6 +95,7 @@ class _Groupless:
         self._what = what
 
     async def __aenter__(self) -> AIOKafkaConsumer:
+        read_any_header()
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=self._bootstrap,
             group_id=None,

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from schemas.codec import HEADER_ATTEMPT, HEADER_EVENT, HEADER_RUN
 from schemas.errors import RecordRejected
-from schemas.letter import DeadLetter, Stage
+from schemas.letter import DeadLetter, Stage, is_text
 from schemas.topic import Topics
 from streams.partition import partition_of
 from streams.publisher import Producer
@@ -26,7 +26,7 @@ class _Redriven:
 
     __slots__ = ("headers", "key", "value")
 
-    def __init__(self, key: bytes, value: bytes, headers: list[tuple[str, bytes]]) -> None:
+    def __init__(self, key: bytes, value: bytes, headers: list[tuple[str, bytes | None]]) -> None:
         self.key = key
         self.value = value
         self.headers = headers
@@ -75,7 +75,8 @@ async def redrive(producer: Producer, topics: Topics, letter: DeadLetter, *, run
     if refused is not None or key is None or value is None:
         raise refused or RecordRejected("incomplete", "the record has no key or no value")
     event_id = redrive_event_id(letter.id, attempt)
-    kept = [(name, item) for name, item in letter.header_pairs() if name not in _REPLACED and item is not None]
+    # A name that is no text killed the record, and no client of ours could send it: without it, the record may live.
+    kept = [(name, item) for name, item in letter.header_pairs() if name not in _REPLACED and is_text(name)]
     ours = {HEADER_EVENT: event_id, HEADER_RUN: str(run_id), HEADER_ATTEMPT: str(letter.attempts + 1)}
     headers = [*kept, *((name, text.encode()) for name, text in ours.items())]
     partition = partition_of(key, topics.events.partitions)

@@ -20,6 +20,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from schemas.letter import DeadLetter, sink_letter_id
 from sinks.ledger import verify
+from streams.batch import read_any_header
 from tests.faults.truth import Sent, Truth
 
 _READ_S = 30.0
@@ -31,6 +32,7 @@ Place = tuple[int, int]  # partition, offset
 
 async def records_of(bootstrap: str, topic: str) -> list[ConsumerRecord]:
     """Every record that the topic holds now."""
+    read_any_header()
     consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id=None, auto_offset_reset="earliest")
     await consumer.start()
     try:

@@ -27,10 +27,11 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from prometheus_client.parser import text_string_to_metric_families
 
+from schemas.letter import is_text
 from schemas.topic import Topics, sink_app_id, topics
 from streams.partition import partition_of
 from streams.provision import provision
-from tests import services
+from tests import foreign, services
 from tests.database import migrated
 from tests.faults import oracle
 from tests.faults.truth import REFUSED_SCHEME, Sent, Truth
@@ -225,6 +226,11 @@ class Stage:
                 chosen = (
                     partition_of(sent.key or b"", self.topics.events.partitions) if partition is None else partition
                 )
+                if not all(is_text(name) for name, _ in sent.headers):
+                    await self.producer.flush()
+                    batch = foreign.batch_with(sent.key, sent.value, sent.headers)
+                    await foreign.send(self.producer, self.events, chosen, batch)
+                    continue
                 acks.append(
                     await self.producer.send(
                         self.events, sent.value, key=sent.key, headers=list(sent.headers), partition=chosen

@@ -47,6 +47,10 @@ def poison_of(history: History) -> list[Sent]:
             for text, reason in ((b"NaN", "invalid_event"), (b"Infinity", "invalid_event"), (b"1_000", "undecodable"))
         ),
         _spoilt(history, b'"amount":100', '"amount":\uff11\uff10\uff10'.encode(), "undecodable"),
+        # Names.
+        _spoilt(history, b'"amount":100', b'"amount":100,"amount":999999', "duplicate_key"),
+        _spoilt(history, b'"amount":100', b'"amount" : 100,"\\u0061mount":999999', "duplicate_key"),
+        _labelled(history, "a\udcff\udcfe", "undecodable_header"),
         # Instants that no calendar of ours has.
         *(
             _spoilt(history, b'"2026-01-02T00:00:00Z"', b'"%s"' % text, "invalid_event")
@@ -184,6 +188,13 @@ def _made(history: History, reference: str, reason: str, *, status: str = "succe
     parent, amount = facts.pop("parent", None), facts.pop("amount", 100)
     event = history.event(reference or history.reference("M"), status, amount, at=1, parent=parent, **facts)  # type: ignore[arg-type]
     return history.dead(event["id"], event["foreign_id"].encode(), encode(event), reason)
+
+
+def _labelled(history: History, name: str, reason: str) -> Sent:
+    """A good event with a header of this name; a lone surrogate stands for a byte that is not UTF-8."""
+    event = history.event(history.reference("L"), "succeeded", 100, at=1)
+    sent = history.dead(event["id"], event["foreign_id"].encode(), encode(event), reason)
+    return history.labelled(sent, name)
 
 
 def _moved(history: History, key: bytes | None, reason: str) -> Sent:

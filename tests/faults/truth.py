@@ -11,7 +11,7 @@ import random
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -275,6 +275,13 @@ class History:
         if at is None:
             event["payment"]["effective_at"] = None
         return event
+
+    def labelled(self, sent: Sent, name: str) -> Sent:
+        """The same record with one more header; PEP 383 for a name that is not UTF-8."""
+        self.truth.sent.remove(sent)
+        made = replace(sent, headers=(*sent.headers, (name, b"v")))
+        self.truth.sent.append(made)
+        return made
 
     def _payment(self) -> list[Sent]:
         """Pending, succeeded, perhaps a refund, perhaps the same fact under a second id."""

@@ -57,6 +57,15 @@ def test_an_oversize_letter_keeps_the_head_the_size_and_the_hash() -> None:
     assert len(made.sha256) == 64
 
 
+def test_headers_that_are_too_many_are_dropped_and_that_is_told() -> None:
+    """Names count, and so does every header: 400 000 empty ones are a megabyte, too."""
+    for headers in ([("", None)] * 400_000, [("n" * 70_000, b"")], [("\udcff" * 20_000, None)]):
+        made = letter(**payload(b"value", limit_bytes=LIMIT, key=b"k", headers=headers))
+
+        assert (made.headers, made.truncated, made.value_bytes()) == ([], True, b"value")
+        assert len(made.model_dump_json().encode()) <= LIMIT
+
+
 def test_a_tombstones_letter_has_no_value_and_is_whole() -> None:
     made = letter(**payload(None, limit_bytes=LIMIT, key=b"k"))
 

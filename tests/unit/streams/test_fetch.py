@@ -9,13 +9,14 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.consumer.fetcher import FetchError, FetchResult, PartitionRecords
 from aiokafka.consumer.subscription_state import Assignment
-from aiokafka.errors import RecordTooLargeError
+from aiokafka.errors import CorruptRecordException, RecordTooLargeError
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
-from aiokafka.record.memory_records import MemoryRecords
 
+from streams.batch import Batches
 from streams.fetch import Fetched, Want, _read
 from streams.inflight import InFlight
 from streams.slice import RECORD_BYTES, Slice
+from tests import foreign
 
 TP = TopicPartition("t", 0)
 
@@ -40,7 +41,7 @@ class Fetches:
     def __init__(self, position: int, data: bytes) -> None:
         self.assignment = Assignment([TP])
         self.assignment.state_value(TP).seek(position)
-        source = PartitionRecords(TP, MemoryRecords(bytes(data)), [], position, None, None, False, 0)
+        source = PartitionRecords(TP, Batches(bytes(data)), [], position, None, None, False, 0)
         result = FetchResult(TP, assignment=self.assignment, partition_records=source, backoff=0)
         self._records: dict[TopicPartition, Any] = {TP: result}
         self._wait_consume_future = None
@@ -198,3 +199,45 @@ async def test_records_stay_raw() -> None:
 
     assert (record.topic, record.partition, record.offset, record.timestamp) == ("t", 0, 0, 1_000)
     assert (record.key, record.value, record.headers) == (None, b"\xff\x00", (("h", b"1"),))
+
+
+def labelled(base: int, name: str, *, compression: int = 0, value: bytes = b"value") -> bytes:
+    data = bytearray(foreign.batch_with(b"k", value, [("h", b"1"), (name, None), ("z", b"")], compression=compression))
+    data[0:8] = base.to_bytes(8, "big")
+    return bytes(data)
+
+
+@pytest.mark.parametrize("name", ["\udcff\udcfe", "till-\udce9vent", "\udced\udca0\udc80"])
+async def test_record_whose_header_has_a_name_that_is_not_utf8_is_read_with_those_around_it(name: str) -> None:
+    """A broker takes it; aiokafka's decoder gives up on the whole fetch."""
+    fetches = Fetches(0, batch(0, range(3)) + labelled(3, name) + batch(4, range(4, 6)))
+
+    fetched = fetches.read()
+
+    assert fetched.error is None
+    assert (fetched.next_offset, offsets(fetched)) == (6, list(range(6)))
+    assert (fetched.records[3].key, fetched.records[3].value) == (b"k", b"value")
+    assert fetched.records[3].headers == (("h", b"1"), (name, None), ("z", b""))
+    assert fetched.records[3].timestamp > 0
+
+
+async def test_records_after_a_name_that_is_not_utf8_in_the_same_batch_come_once_each() -> None:
+    data = batch(10, range(10, 20))
+    spoilt = bytes(data).replace(b"\x02h\x021", b"\x02\xff\x021", 8).replace(b"\x02\xff\x021", b"\x02h\x021", 3)
+    fetches = Fetches(12, foreign.signed(spoilt))
+
+    cut = [fetches.read(max_records=3) for _ in range(3)]
+
+    assert [offset for each in cut for offset in offsets(each)] == list(range(12, 20))
+    assert [name for each in cut for record in each.records for name, _ in record.headers] == [
+        *(["h"] * 1),
+        *(["\udcff"] * 5),
+        *(["h"] * 2),
+    ]
+
+
+async def test_batch_that_is_broken_behind_such_a_name_is_still_corrupt() -> None:
+    data = labelled(0, "\udcff\udcfe")
+    broken = foreign.signed(data.replace(b"\x04\xff\xfe\x01", b"\x04\xff\xfe\x12"))
+
+    assert isinstance(Fetches(0, broken).read().error, CorruptRecordException)

@@ -97,7 +97,7 @@ def failing(times: int, error: Exception) -> Rule:
 
 
 def raw(
-    offset: int, value: bytes | None, key: bytes | None, headers: Sequence[tuple[str, bytes]] = ()
+    offset: int, value: bytes | None, key: bytes | None, headers: Sequence[tuple[str, bytes | None]] = ()
 ) -> ConsumerRecord:
     return ConsumerRecord(TOPIC, 0, offset, 1_736_500_000_000, 0, key, value, None, 0, 0, tuple(headers))
 
@@ -454,3 +454,18 @@ async def test_the_breaker_stops_the_world_from_dying() -> None:
 async def test_a_bug_escapes() -> None:
     with pytest.raises(ZeroDivisionError):
         await applied(RecordingSink(failing(1, ZeroDivisionError())), LetterPile(), [good(0)])
+
+
+async def test_record_with_a_header_name_that_is_not_utf8_is_poison_and_its_letter_has_the_bytes() -> None:
+    sink, pile = RecordingSink(), LetterPile()
+    whole = good(1)
+    headers = [(HEADER_EVENT, b"e1"), ("\udcffx\udcfe", b"v"), ("étage", None), ("long" * 1_000, b"")]
+
+    await applied(sink, pile, [good(0), raw(1, whole.value, whole.key, headers), good(2)])
+
+    (letter,) = pile.letters
+    assert (letter.reason, letter.event_id, sink.stored) == ("undecodable_header", "e1", ["P0", "P2"])
+    kept = DeadLetter.model_validate_json(letter.model_dump_json())
+    assert kept.header_pairs() == headers
+    assert kept.headers[1] == ("\\xffx\\xfe", "dg==", "/3j+")
+    assert (kept.value_bytes(), kept.key_bytes(), kept.truncated) == (whole.value, whole.key, False)

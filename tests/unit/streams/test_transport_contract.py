@@ -26,6 +26,7 @@ from aiokafka.consumer import fetcher as aiokafka_fetcher
 from aiokafka.consumer.fetcher import Fetcher, FetchError, FetchResult, PartitionRecords
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import Assignment, SubscriptionState, TopicPartitionState
+from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.structs import OffsetAndMetadata
 from faust.app.base import App
 from faust.serializers.schemas import Schema
@@ -37,9 +38,11 @@ from faust.types import TP, ConsumerMessage
 from mode import CrashingSupervisor, Service
 from mode.threads import ServiceThread
 
+from streams.batch import Batches, read_any_header
 from streams.consumer import SliceConsumer, SliceMessage
 from streams.fetch import SliceThread
 from streams.transport import SliceSchema, SliceTransport
+from tests.foreign import batch_with
 
 
 def test_versions_are_the_ones_that_were_read() -> None:
@@ -285,3 +288,13 @@ _MARKS = {tokenize.INDENT: "{", tokenize.DEDENT: "}", tokenize.NEWLINE: ";"}
 def test_reset_strategy_earliest_is_known_to_aiokafka() -> None:
     earliest = aiokafka_fetcher.OffsetResetStrategy.from_str("earliest")
     assert earliest == aiokafka_fetcher.OffsetResetStrategy.EARLIEST
+
+
+def test_fetcher_makes_its_records_by_the_name_that_is_replaced() -> None:
+    """`streams/batch.py` puts its own class there."""
+    assert "MemoryRecords(part_data[-1])" in inspect.getsource(Fetcher._proc_fetch_request)
+    read_any_header()
+
+    assert aiokafka_fetcher.MemoryRecords is Batches
+    assert list(inspect.signature(_DefaultRecordBatchPy._maybe_uncompress).parameters) == ["self"]
+    assert {"_buffer", "_pos", "_num_records"} <= set(vars(_DefaultRecordBatchPy(batch_with(b"k", b"v", []))))
