@@ -9,7 +9,6 @@ tells what each way of paging can promise.
 from __future__ import annotations
 
 import os
-import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from functools import cached_property, partial
@@ -30,7 +29,6 @@ from connectors.http.history import History
 from connectors.http.pace import Pace
 from connectors.http.page import Page
 from connectors.http.reader import Bounds, ResourceReader
-from connectors.http.request import places_of
 from connectors.http.resource import Resource, WindowKind
 from connectors.http.seen import Seen
 from connectors.http.sheet import Understanding
@@ -42,7 +40,6 @@ from connectors.spec import SourceSpec
 from schemas.errors import SourceMisconfigured
 
 _MOST_DAYS = 3_700
-_WITHOUT_SECRETS = (AuthKind.NONE, AuthKind.IP_WHITELIST)
 _MODES = ("direct", "proxy")
 
 
@@ -112,7 +109,11 @@ class HttpApiSource:
     async def check(self) -> Sequence[CheckStep]:
         """Find the host, connect, agree on TLS, have credentials, read a page and understand its records."""
         samples = [Sample(part.name, partial(self._sample, part)) for part in self._parts()]
-        return await checking.check(self._url, self._guard, self._tls, lambda: self._client, samples)
+        try:
+            url = self._url
+        except SourceMisconfigured as exc:
+            return [CheckStep("know the address", ok=False, duration_s=0.0, detail=str(exc), hint=exc.hint)]
+        return await checking.check(url, self._guard, self._tls.now, lambda: self._client, samples)
 
     async def close(self) -> None:
         """Let go of connections."""
@@ -126,7 +127,7 @@ class HttpApiSource:
     def _parts(self) -> list[_Part]:
         parts: list[_Part] = []
         for resource in self._config.resources:
-            if "merchant_code" in places_of([resource.path, resource.query, resource.body]):
+            if resource.names_merchant:
                 parts += [_Part(f"{resource.name}/{code}", resource, code) for code in self._config.merchant_codes]
             else:
                 parts.append(_Part(resource.name, resource, ""))
@@ -181,6 +182,7 @@ class HttpApiSource:
             self._url,
             zone=config.zone,
             most_records=config.max_records,
+            secrets=self._context.secrets,
             merchant_code=part.merchant_code,
             private=self._auth.params,
         )
@@ -203,28 +205,24 @@ class HttpApiSource:
     def _guard(self) -> Guard:
         return self._context.guard(self._config.allow_networks)
 
-    def _tls(self) -> ssl.SSLContext:
-        config, secrets = self._config, self._context.secrets
-        return tls.context(
-            authorities=secrets.resolve(config.tls_authorities),
-            certificate=secrets.resolve(config.tls_certificate),
-            key=secrets.resolve(config.tls_key),
-            verify=config.verify_tls,
-            production=self._context.production,
-        )
+    @cached_property
+    def _tls(self) -> tls.Contexts:
+        config, context = self._config, self._context
+
+        def read() -> tls.Pems:
+            names = (config.tls_authorities, config.tls_certificate, config.tls_key)
+            return tls.Pems(*map(context.secrets.resolve, names))
+
+        return tls.Contexts(read, verify=config.verify_tls, production=context.production, clock=context.clock)
 
     @cached_property
     def _client(self) -> Client:
         config, context = self._config, self._context
-        if context.production and self._url.scheme == "http" and config.authentication_type not in _WITHOUT_SECRETS:
-            raise SourceMisconfigured(
-                f"{address.shown(self._url)} would carry credentials in the clear", hint="use https://"
-            )
         return Client(
             name=context.connector,
             auth=self._auth,
             guard=self._guard,
-            tls=self._tls(),
+            tls=self._tls.now,
             limits=Limits(
                 connect_s=config.connect_s,
                 read_s=config.answer_s,
@@ -235,6 +233,7 @@ class HttpApiSource:
             pace=Pace(config.requests_per_s, context.clock),
             clock=context.clock,
             meter=context.meter,
+            production=context.production,
         )
 
     @cached_property

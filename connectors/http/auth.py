@@ -16,6 +16,7 @@ from typing import Protocol
 
 from connectors.ports import Clock
 from connectors.secret import Secrets
+from connectors.secret_text import filled, one_line
 from schemas.errors import SourceMisconfigured, SourceUnavailable
 
 _LIFETIME_S = 300.0  # of a token whose server does not tell
@@ -55,6 +56,8 @@ class Credentials:
     headers: Mapping[str, str] = field(default_factory=dict)
     params: Mapping[str, str] = field(default_factory=dict)
     secrets: frozenset[str] = frozenset()
+    # whom they are made of, for those who made them
+    parts: tuple[Credentials, ...] = ()
 
 
 class Auth(Protocol):
@@ -118,7 +121,7 @@ def bearer(secrets: Secrets, token: str) -> StaticAuth:
     """RFC 6750, with a token that does not expire."""
 
     def make() -> Credentials:
-        value = _clean(secrets.resolve(token))
+        value = one_line(secrets.resolve(token))
         return Credentials({"Authorization": f"Bearer {value}"}, secrets=frozenset({value}))
 
     return StaticAuth(make)
@@ -128,7 +131,7 @@ def api_key(secrets: Secrets, key: str, *, name: str, place: KeyPlace) -> Static
     """A key in a header or a parameter of the API's own."""
 
     def make() -> Credentials:
-        value = _clean(secrets.resolve(key))
+        value = one_line(secrets.resolve(key))
         if place is KeyPlace.QUERY:
             return Credentials(params={name: value}, secrets=frozenset({value}))
         return Credentials({name: value}, secrets=frozenset({value}))
@@ -137,7 +140,7 @@ def api_key(secrets: Secrets, key: str, *, name: str, place: KeyPlace) -> Static
 
 
 class WithHeaders:
-    """Other credentials, and headers beside them: texts, or references to secrets."""
+    """Other credentials, and headers beside them: texts, with references to secrets in them."""
 
     def __init__(self, inner: Auth, secrets: Secrets, headers: Mapping[str, str]) -> None:
         self._inner = inner
@@ -147,14 +150,20 @@ class WithHeaders:
 
     async def credentials(self) -> Credentials:
         """The others' and these."""
-        found = await self._inner.credentials()
-        hidden = {name: _clean(self._secrets.resolve(text)) for name, text in self._headers.items() if _is_hidden(text)}
-        headers = {**self._headers, **hidden, **found.headers}
-        return Credentials(headers, found.params, found.secrets | frozenset(hidden.values()))
+        inner, own = await self._inner.credentials(), self._own()
+        return Credentials(
+            {**own.headers, **inner.headers}, inner.params, inner.secrets | own.secrets, parts=(inner, own)
+        )
 
     def refused(self, used: Credentials) -> bool:
-        """Whether the others can be renewed."""
-        return self._inner.refused(used)
+        """Whether the others can be renewed, or a secret of these was changed meanwhile."""
+        inner, own = used.parts
+        return self._inner.refused(inner) or self._own() != own
+
+    def _own(self) -> Credentials:
+        found = {name: filled(text, self._secrets) for name, text in self._headers.items()}
+        secrets = frozenset[str]().union(*(used for _, used in found.values()))
+        return Credentials({name: text for name, (text, _) in found.items()}, secrets=secrets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +238,7 @@ class OAuth2:
             raise SourceMisconfigured("the token endpoint gives tokens of another type than bearer")
         life_s = _seconds(answer.get("expires_in"))
         return Token(
-            _clean(value), asked_s + life_s - min(_MARGIN * life_s, _MOST_MARGIN_S), secrets | frozenset({value})
+            one_line(value), asked_s + life_s - min(_MARGIN * life_s, _MOST_MARGIN_S), secrets | frozenset({value})
         )
 
 
@@ -238,20 +247,8 @@ def encoded(pair: str) -> str:
     return base64.b64encode(pair.encode()).decode()
 
 
-def _is_hidden(text: str) -> bool:
-    return text.startswith("${")
-
-
 def _seconds(value: object) -> float:
     try:
         return max(0.0, float(str(value)))
     except ValueError:
         return _LIFETIME_S
-
-
-def _clean(value: str) -> str:
-    """A header's value without the newline that a secret's file ends with."""
-    value = value.strip()
-    if not value.isprintable():
-        raise SourceMisconfigured("a credential holds characters that no header may hold")
-    return value

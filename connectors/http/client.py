@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any
@@ -36,21 +38,23 @@ _USER_AGENT = "tillstream"
 _MOST_SAID = 160
 _REDIRECTS = (301, 302, 303, 307, 308)
 _KEEP_METHOD = (307, 308)
-_UNAUTHORISED = (401, 403)
-_THROTTLED = 429
-_TRANSIENT = (408, 425)
 _LOCATION = "Location"
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request. A `form` or a `json` goes along with POST."""
+    """
+    One request. A `form` or a `json` goes along with POST. `params` hold secrets, and so are no part of the address;
+    `secrets` are those of the call itself, wherever it carries them.
+    """
 
     url: URL
     method: str = "GET"
     json: Any = None  # whatever the API wants
     form: Mapping[str, str] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, str] = field(default_factory=dict)
+    secrets: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,11 @@ class Answer:
 
 
 class Client:
-    """Asks one API, as one connector. `name` is what errors call it."""
+    """
+    Asks one API, as one connector. `name` is what errors call it; `tls` gives the context that holds now.
+
+    In production no secret goes to an address without TLS, whatever carries it.
+    """
 
     def __init__(
         self,
@@ -73,11 +81,12 @@ class Client:
         name: str,
         auth: Auth,
         guard: Guard,
-        tls: ssl.SSLContext,
+        tls: Callable[[], ssl.SSLContext],
         limits: Limits,
         pace: Pace,
         clock: Clock,
         meter: Meter,
+        production: bool,
     ) -> None:
         self._name = name
         self._auth = auth
@@ -87,6 +96,7 @@ class Client:
         self._pace = pace
         self._clock = clock
         self._meter = meter
+        self._production = production
         self._session: aiohttp.ClientSession | None = None
 
     async def fetch(self, call: Call) -> Answer:
@@ -96,29 +106,23 @@ class Client:
         Raises:
             SourceUnavailable, SourceThrottled: retry. SourceUnauthorised, SourceMisconfigured: pause.
         """
-        await self._pace.turn()
+        budget = _Budget(self._limits.total_s)
+        used = await self._auth.credentials()
         try:
-            async with asyncio.timeout(self._limits.total_s):
-                used = await self._auth.credentials()
-                try:
-                    return await self._counted(call, used)
-                except Refused as refusal:
-                    if refusal.status != HTTPStatus.UNAUTHORIZED or not self._auth.refused(used):
-                        raise refusal.error from None
-                used = await self._auth.credentials()
-                try:
-                    return await self._counted(call, used)
-                except Refused as refusal:
-                    raise refusal.error from None
-        except TimeoutError:
-            raise SourceUnavailable(
-                f"timeout: {address.shown(call.url)} took more than {self._limits.total_s:g} s"
-            ) from None
+            return await self._counted(call, used, budget)
+        except Refused as refusal:
+            if refusal.status != HTTPStatus.UNAUTHORIZED or not self._auth.refused(used):
+                raise refusal.error from None
+        used = await self._auth.credentials()
+        try:
+            return await self._counted(call, used, budget)
+        except Refused as refusal:
+            raise refusal.error from None
 
-    async def fetch_open(self, call: Call, secrets: frozenset[str]) -> Answer:
+    async def fetch_open(self, call: Call) -> Answer:
         """The answer to a request that carries what it needs itself, such as one for a token."""
         try:
-            return await self._counted(call, Credentials(secrets=secrets))
+            return await self._counted(call, Credentials(), _Budget(self._limits.total_s))
         except Refused as refusal:
             raise refusal.error from None
 
@@ -141,10 +145,11 @@ class Client:
         if self._session is not None:
             await self._session.close()
 
-    async def _counted(self, call: Call, used: Credentials) -> Answer:
+    async def _counted(self, call: Call, used: Credentials, budget: _Budget) -> Answer:
         outcome = "ok"
+        carried = Credentials(used.headers, {**used.params, **call.params}, used.secrets | call.secrets)
         try:
-            return await self._follow(call, used)
+            return await self._follow(call, carried, budget)
         except TillError as exc:
             outcome = exc.code
             raise
@@ -157,16 +162,21 @@ class Client:
         finally:
             self._meter.add(metric.HTTP_REQUESTS_TOTAL, connector=self._name, outcome=outcome)
 
-    async def _follow(self, call: Call, used: Credentials) -> Answer:
-        carried = used
+    async def _follow(self, call: Call, carried: Credentials, budget: _Budget) -> Answer:
         for _ in range(_MOST_REDIRECTS + 1):
-            found = await self._send(call, carried)
+            found = await self._send(call, carried, budget)
             if isinstance(found, Answer):
                 return found
             call, carried = _redirected(call, found, carried)
         raise SourceMisconfigured(f"{address.shown(call.url)} leads on and on", hint="name the last address itself")
 
-    async def _send(self, call: Call, carried: Credentials) -> Answer | _Redirect:
+    async def _send(self, call: Call, carried: Credentials, budget: _Budget) -> Answer | _Redirect:
+        """One request, in its turn: a redirect's hop, a second attempt and one for a token are requests like others."""
+        is_open = call.url.scheme != "https"
+        if self._production and is_open and (call.secrets or (carried.secrets and (carried.headers or carried.params))):
+            raise SourceMisconfigured(
+                f"{address.shown(call.url)} would carry credentials in the clear", hint="use https://"
+            )
         url = call.url.update_query(carried.params) if carried.params else call.url
         headers = {
             "Accept": "application/json",
@@ -178,10 +188,20 @@ class Client:
         data: bytes | Mapping[str, str] | None = call.form
         if call.json is not None:
             data, headers["Content-Type"] = orjson.dumps(call.json), "application/json"
-        session = self._opened()
+        session, tls = self._opened(), True if is_open else self._tls()
+        await self._pace.turn()
         try:
-            async with session.request(call.method, url, data=data, headers=headers, allow_redirects=False) as response:
+            async with (
+                budget.bounds(),
+                session.request(
+                    call.method, url, data=data, headers=headers, allow_redirects=False, ssl=tls
+                ) as response,
+            ):
                 return await self._judged(response, call.url, carried)
+        except _BudgetSpent:
+            raise SourceUnavailable(
+                f"timeout: {address.shown(call.url)} took more than {self._limits.total_s:g} s"
+            ) from None
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as exc:
             raise failure(exc, address.shown(call.url), carried.secrets) from None
 
@@ -204,16 +224,41 @@ class Client:
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=guarded_connector(self._guard, timeout_s=self._limits.connect_s, ssl=self._tls),
+                connector=guarded_connector(self._guard, timeout_s=self._limits.connect_s),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(
-                    total=self._limits.total_s, sock_connect=self._limits.connect_s, sock_read=self._limits.read_s
+                    total=None, sock_connect=self._limits.connect_s, sock_read=self._limits.read_s
                 ),
                 auto_decompress=False,
                 max_line_size=_MOST_HEADER_BYTES,
                 max_field_size=_MOST_HEADER_BYTES,
             )
         return self._session
+
+
+class _BudgetSpent(Exception):
+    pass
+
+
+class _Budget:
+    """How long one answer may take in all, with redirects and a second attempt; waiting for a turn is not counted."""
+
+    def __init__(self, seconds: float) -> None:
+        self._left_s = seconds
+
+    @asynccontextmanager
+    async def bounds(self) -> AsyncIterator[None]:
+        """Raises _BudgetSpent where the body takes more than is left."""
+        began_s = time.monotonic()
+        try:
+            async with asyncio.timeout(self._left_s) as bounds:
+                yield
+        except TimeoutError:
+            if bounds.expired():
+                raise _BudgetSpent from None
+            raise
+        finally:
+            self._left_s -= time.monotonic() - began_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +287,7 @@ def _redirected(call: Call, found: _Redirect, carried: Credentials) -> tuple[Cal
             f"{address.shown(call.url)} redirects a POST to another origin, {address.shown(target)}",
             hint="name that address itself",
         )
-    return replace(call, url=target, headers={}), Credentials(secrets=carried.secrets)
+    return replace(call, url=target, headers={}, params={}, secrets=frozenset()), Credentials(secrets=carried.secrets)
 
 
 async def _pieces(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:

@@ -17,13 +17,24 @@ from connectors.http.resource import Resource
 from connectors.mapping import RecordConfig
 from connectors.network import NetworkConfig
 from connectors.secret import SecretReference
+from connectors.secret_text import MayHoldSecrets, problems_of
+from connectors.spec import ConnectorConfig
 
+_CREDENTIALS = {
+    AuthKind.BASIC: ("username", "password"),
+    AuthKind.BEARER: ("token",),
+    AuthKind.API_KEY: ("api_key", "api_key_name", "api_key_place"),
+    AuthKind.OAUTH2: ("token_url", "client_id", "client_secret", "client_place", "oauth_scope"),
+}
 _HEADER = r"^[A-Za-z0-9-]{1,100}$"
 
 
 def _is_address(value: str) -> str:
     if value:
-        address.parse(value)
+        if "${" in value:
+            raise ValueError("there is no secret in an address, which shows in logs")
+        if wrong := list(problems_of(address.parse(value).query)):
+            raise ValueError("; ".join(wrong))
     return value
 
 
@@ -63,8 +74,9 @@ class HttpApiConfig(RecordConfig, NetworkConfig):
     client_secret: SecretReference = Field("", description="Its secret.")
     client_place: ClientPlace = Field(ClientPlace.HEADER, description="Where it shows them to the token endpoint.")
     oauth_scope: str = Field("", max_length=1_000, description="Scope that a token is asked for.")
-    request_headers: dict[Annotated[str, Field(pattern=_HEADER)], str] = Field(
-        default_factory=dict, description="Headers of each request: texts, or secrets by reference."
+    request_headers: Annotated[dict[Annotated[str, Field(pattern=_HEADER)], str], MayHoldSecrets()] = Field(
+        default_factory=dict,
+        description="Headers of each request; secrets in them by reference, alone or as in `Bearer ${env:NAME}`.",
     )
 
     sync_days_back: int = Field(1, ge=1, le=31, description="Days that are read, for resources that go by the day.")
@@ -94,13 +106,18 @@ class HttpApiConfig(RecordConfig, NetworkConfig):
         if not isinstance(given, Mapping):
             return given
         options = template.filled(given)
-        # seed 003's names for the retries of every connector
-        auto, count = options.pop("auto_retry", True), options.pop("retry_count", None)
-        if auto in (False, "false"):
-            options["max_retries"] = 0
-        elif count is not None:
-            options.setdefault("max_retries", count)
-        return options
+        if "merchant_codes" not in given and not _names_merchant(options.get("resources")):
+            options.pop("merchant_codes", None)  # a template's, for lists that are not asked for
+        return _with_retries(options)
+
+    @field_validator("request_headers")
+    @classmethod
+    def _are_headers(cls, value: dict[str, str]) -> dict[str, str]:
+        if not all(text.isprintable() for text in value.values()):
+            raise ValueError("a header is one line of printable characters")
+        if wrong := list(problems_of(value)):
+            raise ValueError("; ".join(wrong))
+        return value
 
     @field_validator("resources")
     @classmethod
@@ -117,6 +134,7 @@ class HttpApiConfig(RecordConfig, NetworkConfig):
             AuthKind.API_KEY: ("api_key",),
             AuthKind.OAUTH2: ("token_url", "client_id", "client_secret"),
         }.get(self.authentication_type, ())
+        self._check_credentials()
         if absent := [name for name in needed if not getattr(self, name)]:
             raise ValueError(f"authentication_type {self.authentication_type} needs {', '.join(absent)}")
         if self.api_mode == "proxy" and not self.proxy_base_url:
@@ -130,10 +148,27 @@ class HttpApiConfig(RecordConfig, NetworkConfig):
         if self.request_s >= self.deadline_s:
             raise ValueError("request_s must be less than deadline_s: a slow answer is not a silent source")
         for resource in self.resources:
-            if "merchant_code" in places_of([resource.path, resource.query, resource.body]) and not self.merchant_codes:
+            if resource.names_merchant and not self.merchant_codes:
                 raise ValueError(f"resource {resource.name} names {{merchant_code}}; give merchant_codes")
             self.mapping_of(resource)
+        if self.merchant_codes and not any(resource.names_merchant for resource in self.resources):
+            raise ValueError("merchant_codes mean nothing: no resource names {merchant_code}")
         return self
+
+    def _check_credentials(self) -> None:
+        """What is given for another way of convincing the API would never be shown to it."""
+        kind = self.authentication_type
+        for needed, names in _CREDENTIALS.items():
+            for name in names:
+                if needed is not kind and getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"{name} is of authentication_type {needed}; it is {kind} here")
+        own = "authorization" if kind in (AuthKind.BASIC, AuthKind.BEARER, AuthKind.OAUTH2) else ""
+        if kind is AuthKind.API_KEY and self.api_key_place is KeyPlace.HEADER:
+            own = self.api_key_name.lower()
+        if doubled := [name for name in self.request_headers if name.lower() == own]:
+            raise ValueError(
+                f"request_headers: {doubled[0]} is set by authentication_type {kind}; leave one of them out"
+            )
 
     def mapping_of(self, resource: Resource) -> RecordConfig:
         """
@@ -142,6 +177,10 @@ class HttpApiConfig(RecordConfig, NetworkConfig):
         Raises:
             ValueError: they do not fit together.
         """
+        if common := sorted(ConnectorConfig.model_fields.keys() & resource.mapping.keys()):
+            raise ValueError(
+                f"mapping of {resource.name}: {', '.join(common)} is an option of the connector: move it there"
+            )
         own = {name: getattr(self, name) for name in RecordConfig.model_fields}
         try:
             return RecordConfig.model_validate({**own, **resource.mapping})
@@ -153,3 +192,22 @@ class HttpApiConfig(RecordConfig, NetworkConfig):
     def zone(self) -> ZoneInfo:
         """Where its days begin."""
         return ZoneInfo(self.timezone or "UTC")
+
+
+# options as they stand in a configuration, before they are validated
+def _with_retries(options: dict[str, Any]) -> dict[str, Any]:
+    """Seed 003's names for the retries of every connector."""
+    auto, count = options.pop("auto_retry", True), options.pop("retry_count", None)
+    auto = auto.lower() if isinstance(auto, str) else auto
+    if auto not in ("true", "false") and not isinstance(auto, bool):
+        raise ValueError("auto_retry is true or false")
+    wanted = 0 if auto in (False, "false") else count
+    if wanted is not None and options.setdefault("max_retries", wanted) != wanted:
+        raise ValueError("max_retries says another number than auto_retry and retry_count; leave those out")
+    return options
+
+
+def _names_merchant(resources: Any) -> bool:
+    items = resources if isinstance(resources, list | tuple) else ()
+    parts = [[each.get(part) for part in ("path", "query", "body")] for each in items if isinstance(each, Mapping)]
+    return "merchant_code" in places_of(parts)

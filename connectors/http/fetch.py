@@ -18,6 +18,8 @@ from connectors.http.redaction import excerpt
 from connectors.http.resource import Paging, Resource, TimeFormat
 from connectors.http.standing import Walk
 from connectors.record import spell
+from connectors.secret import Secrets
+from connectors.secret_text import holds_reference
 from schemas.errors import SourceMisconfigured, SourceUnavailable
 
 _IN_THREAD_BYTES = 131_072  # smaller answers are parsed in less time than the way to a thread takes
@@ -28,8 +30,8 @@ class Pages:
     """
     The pages of one resource of one API, of one merchant where it has several.
 
-    `zone` is where days begin. `private` names parameters that hold credentials: they are taken out of addresses
-    before those are kept.
+    `zone` is where days begin. `private` names parameters that hold credentials, beside the resource's own: they are
+    taken out of addresses before those are kept.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Pages:
         *,
         zone: ZoneInfo,
         most_records: int,
+        secrets: Secrets,
         merchant_code: str = "",
         private: frozenset[str] = frozenset(),
     ) -> None:
@@ -49,7 +52,8 @@ class Pages:
         self._zone = zone
         self._most_records = most_records
         self._merchant_code = merchant_code
-        self._private = private
+        self._secrets = secrets
+        self._private = private | {name for name, text in resource.query.items() if holds_reference(text)}
 
     async def fetch(self, walk: Walk) -> tuple[Page, Answer]:
         """
@@ -74,11 +78,6 @@ class Pages:
 
     def _call(self, walk: Walk) -> Call:
         resource, place = self._resource, walk.place
-        if "url" in place:
-            url = URL(place["url"])
-            if not address.same_origin(self._url, url):
-                raise SourceMisconfigured(f"the next page was at {address.shown(url)}, which is not the API's origin")
-            return Call(url, resource.method)
         values = paging.values_of(place, resource)
         values["merchant_code"] = self._merchant_code or None
         if walk.window is not None:
@@ -87,14 +86,21 @@ class Pages:
             values |= {"from": resource.spell(begin), "to": resource.spell(last), "date": begin.date().isoformat()}
             if resource.paging is Paging.KEYSET and values["after_time"] is None:
                 values["after_time"] = values["from"]
-        return request.call(
+        made = request.call(
             self._url,
             method=resource.method,
             path=resource.path,
             query=resource.query,
             body=resource.body,
             values=values,
+            secrets=self._secrets,
         )
+        if "url" not in place:
+            return made
+        url = URL(place["url"])
+        if not address.same_origin(self._url, url):
+            raise SourceMisconfigured(f"the next page was at {address.shown(url)}, which is not the API's origin")
+        return Call(url, resource.method, params=made.params, secrets=made.secrets)
 
     def kept(self, place: Place) -> Place:
         """The place without what nobody may read."""

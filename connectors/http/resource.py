@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from connectors.http.page import WHOLE
 from connectors.http.request import PLACES, places_of, unknown_places
 from connectors.json_path import JsonPath
+from connectors.secret_text import MayHoldSecrets, problems_of
 from schemas.payment import Instant
 
 _DAY_S = 86_400.0
@@ -65,9 +66,13 @@ class Resource(BaseModel):
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="Names it; part of every event's id, so keep it.")
     method: Literal["GET", "POST"] = Field("GET", description="How it is asked for.")
     path: str = Field("", max_length=2_000, description="Below `api_base_url`.")
-    query: dict[str, str] = Field(default_factory=dict, description="Parameters of the address.")
+    query: Annotated[dict[str, str], MayHoldSecrets()] = Field(
+        default_factory=dict, description="Parameters of the address; secrets in them by reference."
+    )
     # any JSON: what the API wants
-    body: dict[str, Any] | None = Field(None, description="JSON that goes along with POST.")
+    body: Annotated[dict[str, Any] | None, MayHoldSecrets()] = Field(
+        None, description="JSON that goes along with POST; secrets in it by reference."
+    )
     records: str = Field(WHOLE, description="Where the array of records stands in the answer; `$`: the answer is it.")
     failure: Path = Field("", description="Where an answer of status 200 says that it failed, such as `$.errors`.")
 
@@ -126,6 +131,14 @@ class Resource(BaseModel):
             raise ValueError("the path to the records leads through names, not through places in arrays")
         if absent := _NEEDS.get(self.paging, set()) - named:
             raise ValueError(f"paging {self.paging} needs {{{absent.pop()}}} in path, query or body")
+        if "${" in self.path:
+            raise ValueError("there is no secret in a path, which shows in logs; give it in query or request_headers")
+        if wrong := [*problems_of(self.query), *problems_of(self.body or {})]:
+            raise ValueError("; ".join(wrong))
+        if self.reread_days and self.window is not WindowKind.DAY:
+            raise ValueError("reread_days is for a window of a day; revisit_s looks back in a rolling one")
+        if self.more and self.paging is Paging.NONE:
+            raise ValueError("more says nothing with paging none; name the way of paging, or leave it out")
         self._check_paging(named)
         self._check_window(named)
         return self
@@ -148,6 +161,11 @@ class Resource(BaseModel):
             raise ValueError("a window of a day needs {date}, or {from} and {to}")
         if self.window is WindowKind.FEED and self.paging not in (Paging.CURSOR, Paging.LINK, Paging.KEYSET):
             raise ValueError("a feed needs a place that stays good: paging cursor, link or keyset")
+
+    @property
+    def names_merchant(self) -> bool:
+        """Whether it is read once for each merchant."""
+        return "merchant_code" in places_of([self.path, self.query, self.body])
 
     @property
     def names_end(self) -> bool:

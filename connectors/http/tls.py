@@ -8,18 +8,70 @@ import logging
 import os
 import ssl
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from connectors.log import extra
+from connectors.ports import Clock
 from schemas.errors import SourceMisconfigured
 
 logger = logging.getLogger(__name__)
 
+_GRACE_S = 60.0  # so long a certificate may not fit its key: whoever replaces both does it one after the other
 
-def context(*, authorities: str, certificate: str, key: str, verify: bool, production: bool) -> ssl.SSLContext:
+
+class Pems(NamedTuple):
+    """What a context is made of. `authorities` replace the system's; `certificate` and `key` are what we show."""
+
+    authorities: str = ""
+    certificate: str = ""
+    key: str = ""
+
+
+class Contexts:
+    """The context that holds now. `read` is asked each time, so that changed files need no restart."""
+
+    def __init__(self, read: Callable[[], Pems], *, verify: bool, production: bool, clock: Clock) -> None:
+        self._read = read
+        self._verify = verify
+        self._production = production
+        self._clock = clock
+        self._pems: Pems | None = None
+        self._context: ssl.SSLContext | None = None
+        self._unusable_since_s: float | None = None
+
+    def now(self) -> ssl.SSLContext:
+        """
+        The context of the present files, or for a while that of the last ones that could be used.
+
+        Raises:
+            SourceMisconfigured: pause; as `context`, or a secret cannot be had.
+        """
+        pems = self._read()
+        if self._context is not None and pems == self._pems:
+            self._unusable_since_s = None
+            return self._context
+        try:
+            made = context(pems, verify=self._verify, production=self._production)
+        except SourceMisconfigured as exc:
+            return self._last(exc)
+        self._pems, self._context, self._unusable_since_s = pems, made, None
+        return made
+
+    def _last(self, exc: SourceMisconfigured) -> ssl.SSLContext:
+        now_s = self._clock.monotonic()
+        if self._unusable_since_s is None:
+            self._unusable_since_s = now_s
+            logger.warning("TLS files were changed and cannot be used", extra=extra(error=exc, hint=exc.hint))
+        if self._context is None or now_s - self._unusable_since_s > _GRACE_S:
+            raise exc
+        return self._context
+
+
+def context(pems: Pems, *, verify: bool, production: bool) -> ssl.SSLContext:
     """
-    A client's context. `authorities` (PEM) replace the system's; `certificate` and `key` (PEM) are what we show.
+    A client's context.
 
     Raises:
         SourceMisconfigured: what was given is no PEM, a key does not fit, or verification is off in production.
@@ -28,13 +80,13 @@ def context(*, authorities: str, certificate: str, key: str, verify: bool, produ
         raise SourceMisconfigured(
             "verify_tls: false is refused in production", hint="name the server's authority in tls_authorities instead"
         )
-    if verify and not (authorities or certificate):
+    if verify and not (pems.authorities or pems.certificate):
         return _usual()
     try:
-        made = ssl.create_default_context(cadata=authorities or None)
+        made = ssl.create_default_context(cadata=pems.authorities or None)
         made.minimum_version = ssl.TLSVersion.TLSv1_2
-        if certificate:
-            with _file(certificate + "\n" + key) as path:
+        if pems.certificate:
+            with _file(pems.certificate + "\n" + pems.key) as path:
                 made.load_cert_chain(path, password="")  # or it would ask a terminal
     except (ssl.SSLError, OSError, ValueError) as exc:
         reason = getattr(exc, "reason", None) or type(exc).__name__

@@ -32,12 +32,14 @@ async def ask(
     secrets = frozenset({client_secret, pair, encoded(pair)})
     where = f"token endpoint {address.shown(url)}"
     try:
-        answer = await client.fetch_open(Call(url, "POST", form=form, headers=headers), secrets)
+        answer = await client.fetch_open(Call(url, "POST", form=form, headers=headers, secrets=secrets))
     except (SourceMisconfigured, SourceUnauthorised) as exc:
         # an endpoint may say with any 4xx that it does not know the client
         raise SourceUnauthorised(f"{where}: {exc}", hint=exc.hint) from None
     except SourceUnavailable as exc:
-        raise SourceUnavailable(f"{where}: {exc}", hint=exc.hint) from None
+        error = SourceUnavailable(f"{where}: {exc}", hint=exc.hint)
+        error.retry_after_s = exc.retry_after_s
+        raise error from None
     try:
         members = orjson.loads(answer.body)
     except orjson.JSONDecodeError:

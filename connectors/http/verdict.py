@@ -50,12 +50,14 @@ def refusal(
         if said:
             error.hint = f"{error.hint}; it said: {said}"
         return Refused(status, error)
-    after_s = _retry_after(response.headers.get("Retry-After"), clock)
+    after_s = min(_retry_after(response.headers.get("Retry-After"), clock), limits.retry_after_max_s)
     if status == _THROTTLED or (status == HTTPStatus.SERVICE_UNAVAILABLE and after_s):
-        return SourceThrottled(source, retry_after_s=min(after_s, limits.retry_after_max_s))
+        return SourceThrottled(source, retry_after_s=after_s)
     told = f"{message}: {said}" if said else message
     if status >= 500 or status in _TRANSIENT:
-        return SourceUnavailable(told, hint="the API fails of itself; reading resumes when it works again")
+        failed = SourceUnavailable(told, hint="the API fails of itself; reading resumes when it works again")
+        failed.retry_after_s = after_s
+        return failed
     return SourceMisconfigured(told, hint="compare the request's path and parameters with the API's documentation")
 
 

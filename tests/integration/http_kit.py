@@ -11,7 +11,7 @@ from typing import Any
 
 from connectors.context import SourceContext
 from connectors.http_api import HttpApiConfig, HttpApiSource
-from connectors.secret import GivenSecrets
+from connectors.secret import GivenSecrets, Secrets
 from connectors.source import Batch, Cursor, Task
 from connectors.testing import CONNECTOR, ManualClock
 
@@ -87,7 +87,7 @@ async def source_of(
     resource: Mapping[str, Any] | None = None,
     *,
     clock: ManualClock | None = None,
-    secrets: Mapping[str, str] | None = None,
+    secrets: Mapping[str, str] | Secrets | None = None,
     production: bool = False,
     **options: Any,
 ) -> AsyncIterator[HttpApiSource]:
@@ -97,7 +97,7 @@ async def source_of(
         CONNECTOR.id,
         CONNECTOR.name,
         clock or SteadyClock(NOW),
-        secrets=GivenSecrets(secrets),
+        secrets=GivenSecrets(secrets) if secrets is None or isinstance(secrets, Mapping) else secrets,
         production=production,
     )
     source = HttpApiSource(HttpApiConfig.model_validate(config), context)

@@ -474,6 +474,186 @@ async def test_credentials_go_nowhere_in_the_clear_in_production(server: Gateway
     assert not server.asked
 
 
+HEADER = {"request_headers": {"X-Tenant": "Tenant ${env:KEY}"}}
+
+
+def carrying(place: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A resource and options that show `${env:KEY}` in the header, the address or the body."""
+    resource = listed("none")
+    if place == "query":
+        resource["query"] = {**resource["query"], "tenant": "Tenant ${env:KEY}"}
+    elif place == "body":
+        resource |= {"method": "POST", "body": {"who": {"tenant": ["Tenant ${env:KEY}"]}}}
+    return resource, HEADER if place == "header" else {}
+
+
+@pytest.mark.parametrize("place", ["header", "query", "body"])
+async def test_a_secret_inside_a_text_is_filled_in_when_it_is_sent_and_told_nowhere(place: str) -> None:
+    heard: list[bytes] = []
+
+    async def listen(head: bytes, writer: asyncio.StreamWriter) -> None:
+        heard.append(head)
+        writer.write(answered(gateway.API_KEY.encode() + head, status="400 Bad Request"))
+
+    resource, options = carrying(place)
+    async with raw_server(listen) as url, source_of(url, resource, secrets=SECRETS, **options) as source:
+        with pytest.raises(SourceMisconfigured) as caught:
+            await batches_of(source)
+
+    spelled = {"header": f"Tenant {gateway.API_KEY}", "query": f"Tenant+{gateway.API_KEY}"}.get(place, "POST")
+    assert spelled.encode() in heard[0]
+    assert "***" in str(caught.value)
+    assert gateway.API_KEY not in f"{caught.value} {caught.value.__dict__}"
+
+
+async def test_a_next_address_is_kept_without_a_secret_parameter_and_asked_with_it(server: Gateway) -> None:
+    server.book.write(ROW | {"id": "p-2"})  # type: ignore[attr-defined]
+
+    async with source_of(server.url, carrying("query")[0], secrets=SECRETS) as source:
+        batches = await batches_of(source)
+
+    assert references(batches) == ["p-1", "p-2"]
+    assert [each.query["tenant"] for each in server.asked] == [f"Tenant {gateway.API_KEY}"] * 2
+    assert "offset=1" in repr(batches[0].cursor)
+    assert gateway.API_KEY not in repr([batch.cursor for batch in batches])
+
+
+@pytest.mark.parametrize("place", ["header", "query"])
+async def test_no_secret_of_a_text_goes_along_to_another_origin(server: Gateway, place: str) -> None:
+    resource, options = carrying(place)
+    async with canary() as (other, heard):
+        server.misbehave("/lists", status=307, headers={"Location": f"{other}/elsewhere"})
+        async with source_of(server.url, resource, secrets=SECRETS, **options) as source:
+            assert references(await batches_of(source)) == ["p-1"]
+
+    (head,) = heard
+    assert b"tenant" not in head.lower()
+    assert gateway.API_KEY.encode() not in head
+
+
+@pytest.mark.parametrize("place", ["header", "query", "body"])
+async def test_no_secret_of_a_text_goes_anywhere_in_the_clear_in_production(server: Gateway, place: str) -> None:
+    resource, options = carrying(place)
+    async with source_of(server.url, resource, secrets=SECRETS, production=True, **options) as source:
+        with pytest.raises(SourceMisconfigured, match="in the clear"):
+            await batches_of(source)
+
+    assert not server.asked
+
+
+@pytest.mark.parametrize("place", ["header", "body"])
+async def test_no_client_of_oauth2_is_named_in_the_clear_in_production(server: Gateway, place: str) -> None:
+    options = AUTHS["oauth2"] | {"token_url": f"{server.url}/oauth/token", "client_place": place}
+    async with source_of("https://127.0.0.1:9", secrets=SECRETS, production=True, **options) as source:
+        with pytest.raises(TillError, match="in the clear"):
+            await batches_of(source)
+
+    assert not server.asked
+
+
+async def test_what_is_no_secret_may_go_in_the_clear(server: Gateway) -> None:
+    options = {"request_headers": {"X-Mode": "live"}, "production": True}
+    async with source_of(server.url, listed("none"), **options) as source:
+        assert references(await batches_of(source)) == ["p-1"]
+
+    assert [each.headers["X-Mode"] for each in server.asked] == ["live"]
+
+
+@pytest.mark.parametrize("auth", [auth for auth in AUTHS if auth != "none"])
+async def test_headers_beside_wrong_credentials_cost_no_second_request(server: Gateway, auth: str) -> None:
+    wrong = {name: "${env:WRONG}" if str(value).startswith("${") else value for name, value in AUTHS[auth].items()}
+    if auth == "oauth2":
+        wrong["token_url"] = f"{server.url}/oauth/token"
+    headers = {"request_headers": {"X-Client": "abc", "X-Tenant": "${env:KEY}"}}
+
+    async with source_of(server.url, listed(auth), secrets=SECRETS, **wrong, **headers) as source:
+        with pytest.raises(SourceUnauthorised):
+            await batches_of(source)
+
+    assert len(server.asked) == 1
+
+
+class Changing:
+    """Secrets that somebody changes."""
+
+    def __init__(self, secrets: dict[str, str]) -> None:
+        self.secrets = secrets
+
+    def resolve(self, reference: str) -> str:
+        return self.secrets[reference] if reference else ""
+
+    def learn(self, secret: str) -> None:
+        pass
+
+
+@pytest.mark.parametrize("auth", ["header", "none"])
+async def test_a_secret_that_was_changed_while_the_api_was_asked_is_shown_at_once(server: Gateway, auth: str) -> None:
+    secrets = Changing({**SECRETS, "${env:KEY}": "the old one"})
+    options = AUTHS[auth] if auth == "header" else {"request_headers": {"X-Api-Key": "${env:KEY}"}}
+
+    async def change(request: web.Request) -> web.Response:
+        secrets.secrets["${env:KEY}"] = gateway.API_KEY
+        return web.Response(status=401)
+
+    server.misbehave("/lists", handler=change)
+    async with source_of(server.url, listed("header"), secrets=secrets, **options) as source:
+        assert references(await batches_of(source)) == ["p-1"]
+
+
+async def test_every_request_takes_its_turn(server: Gateway) -> None:
+    """A token, a redirect, a token that is refused and its successor: the API counts them all."""
+    clock = SteadyClock(NOW)
+    options = AUTHS["oauth2"] | {"token_url": f"{server.url}/oauth/token", "requests_per_s": 100}
+    server.misbehave("/lists", status=307, headers={"Location": "/lists/oauth2/link"})
+    server.misbehave("/lists", status=401)
+
+    async with source_of(server.url, listed("oauth2"), clock=clock, secrets=SECRETS, **options) as source:
+        assert references(await batches_of(source)) == ["p-1"]
+
+    assert [each.status for each in server.asked] == [200, 307, 401, 200, 200]
+    # the wall stands still: the first turn is free, each of the others is waited for
+    assert [round(each, 3) for each in clock.slept] == [0.01, 0.02, 0.03, 0.04]
+
+
+async def test_certificates_that_were_changed_are_shown_without_a_restart(tmp_path: Path, authority: Authority) -> None:
+    stranger = Authority()
+    certificate, key = stranger.issue("till")
+    secrets = Changing({"${file:ca.pem}": authority.pem, "${file:me.pem}": certificate, "${file:me.key}": key})
+    shown = {"tls_certificate": "${file:me.pem}", "tls_key": "${file:me.key}", "tls_authorities": "${file:ca.pem}"}
+
+    async with (
+        tls_server(tmp_path, authority, wants=authority.pem) as url,
+        source_of(url, secrets=secrets, **shown) as source,
+    ):
+        with pytest.raises(TillError):
+            await batches_of(source)
+        secrets.secrets["${file:me.pem}"], secrets.secrets["${file:me.key}"] = authority.issue("till")
+        assert references(await batches_of(source)) == ["p-1"]
+        secrets.secrets["${file:ca.pem}"] = stranger.pem
+        with pytest.raises(SourceMisconfigured, match="certificate is not accepted"):
+            await batches_of(source)
+
+
+async def test_a_pair_of_which_one_file_was_changed_so_far_is_given_a_moment(
+    tmp_path: Path, authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    (certificate, key), clock = authority.issue("till"), SteadyClock(NOW)
+    secrets = Changing({"${file:ca.pem}": authority.pem, "${file:me.pem}": certificate, "${file:me.key}": key})
+    shown = {"tls_certificate": "${file:me.pem}", "tls_key": "${file:me.key}", "tls_authorities": "${file:ca.pem}"}
+
+    async with (
+        tls_server(tmp_path, authority, wants=authority.pem) as url,
+        source_of(url, secrets=secrets, clock=clock, **shown) as source,
+    ):
+        assert references(await batches_of(source)) == ["p-1"]
+        secrets.secrets["${file:me.key}"] = authority.issue("till")[1]
+        assert references(await batches_of(source)) == ["p-1"]
+        assert "cannot be used" in caplog.text
+        clock.advance(61)
+        with pytest.raises(SourceMisconfigured, match="cannot be used"):
+            await batches_of(source)
+
+
 async def test_no_redirect_leads_out_of_tls(tmp_path: Path, authority: Authority) -> None:
     async with canary() as (other, heard):
         certificate, key = authority.issue("127.0.0.1")

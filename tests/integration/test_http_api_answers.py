@@ -178,6 +178,15 @@ async def test_an_api_in_repair_says_how_long() -> None:
     assert caught.value.retry_after_s == 9.0
 
 
+@pytest.mark.parametrize("status", ["408 Request Timeout", "425 Too Early", "500 Internal", "502 Bad Gateway"])
+async def test_whatever_may_be_tried_again_is_tried_when_the_api_says(status: str) -> None:
+    async with raw_server(answered("", "Retry-After: 9", status=status)) as url, source_of(url) as source:
+        with pytest.raises(SourceUnavailable) as caught:
+            await batches_of(source)
+
+    assert caught.value.retry_after_s == 9.0
+
+
 @pytest.mark.parametrize(
     "answer",
     [

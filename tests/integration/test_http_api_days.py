@@ -349,6 +349,9 @@ async def test_a_variable_that_says_nonsense_pauses_the_connector(
 
     with pytest.raises(SourceMisconfigured, match="SABPAISA_API_MODE is 'sideways'"):
         await tasks_of(source)
+    (step,) = await source.check()
+    assert (step.name, step.ok) == ("know the address", False)
+    assert "SABPAISA_API_MODE is 'sideways'" in step.detail
 
 
 async def test_razorpays_payments_and_refunds_end_as_the_gateway_has_them() -> None:

@@ -406,7 +406,8 @@ MUTANTS = (
     Mutant(
         "credentials follow a redirect",
         "connectors/http/client.py",
-        "    return replace(call, url=target, headers={}), Credentials(secrets=carried.secrets)\n",
+        "    return replace(call, url=target, headers={}, params={}, secrets=frozenset()), "
+        "Credentials(secrets=carried.secrets)\n",
         "    return replace(call, url=target), carried\n",
         (INTEGRATION + "test_http_api_access.py::test_a_redirect_to_another_origin_carries_no_credentials",),
     ),

@@ -26,6 +26,7 @@ from connectors.http.resource import Resource, TimeFormat
 from connectors.http.seen import DIGEST_CHARS, MOST_IN_CURSOR, Seen
 from connectors.http.window import Window
 from connectors.http_api import HttpApiConfig
+from connectors.secret import GivenSecrets
 from connectors.testing import ManualClock, eventually
 from schemas.errors import SourceMisconfigured, SourceUnavailable
 
@@ -168,10 +169,30 @@ def test_a_place_without_a_value_leaves_its_parameter_out() -> None:
         query={"c": "{cursor}", "f": "{from}", "n": "{size}"},
         body={"p": {"limit": "{size}", "cursor": "{cursor}"}, "q": "query { id }", "r": ["{offset}", "at {offset}"]},
         values=values,
+        secrets=GivenSecrets(),
     )
 
     assert str(made.url) == "https://x/v1/l/a%20b?f=a+b&n=5"
     assert made.json == {"p": {"limit": 5, "cursor": None}, "q": "query { id }", "r": [10, "at 10"]}
+
+
+def test_what_an_api_says_names_no_secret_and_no_secret_names_a_place() -> None:
+    secrets = GivenSecrets({"${env:A}": "{from}-canary", "${env:B}": "of another connector"})
+
+    made = request.call(
+        URL("https://x/v1"),
+        method="POST",
+        path="/{cursor}",
+        query={"c": "{cursor}", "k": "${env:A}.{size}"},
+        body={"c": "{cursor}", "k": ["at {size}: ${env:A}"]},
+        values={"from": "then", "cursor": "${env:B}", "size": 5},
+        secrets=secrets,
+    )
+
+    assert made.url.query == {"c": "${env:B}"}
+    assert made.params == {"k": "{from}-canary.5"}
+    assert made.json == {"c": "${env:B}", "k": ["at 5: {from}-canary"]}
+    assert made.secrets == {"{from}-canary"}
 
 
 def test_a_path_cannot_be_climbed_out_of() -> None:
@@ -182,6 +203,7 @@ def test_a_path_cannot_be_climbed_out_of() -> None:
         query={},
         body=None,
         values={"merchant_code": "../.."},
+        secrets=GivenSecrets(),
     )
 
     assert made.url.host == "x"
@@ -415,6 +437,13 @@ async def test_turns_come_evenly_and_in_order() -> None:
 
 # Configurations.
 
+BEARER = {"authentication_type": "bearer", "token": "${env:TOKEN}"}
+OAUTH = {"authentication_type": "oauth2", "client_id": "${env:ID}", "client_secret": "${env:SECRET}"}
+
+
+def posting(body: dict[str, Any]) -> dict[str, Any]:
+    return {"name": "r", "method": "POST", "body": {"from": "{from}", "to": "{to}", **body}}
+
 
 def configured(**options: Any) -> HttpApiConfig:
     given_: dict[str, Any] = {"api_base_url": "https://api.example.com", "resources": [ROLLING], **options}
@@ -453,6 +482,40 @@ def configured(**options: Any) -> HttpApiConfig:
         ({"authentication_type": "magic"}, "authentication_type"),
         ({"password": "canary"}, "by reference"),
         ({"request_headers": {"A\nB": "x"}}, "request_headers"),
+        ({"request_headers": {"A": "a\r\nb"}}, "one line"),
+        ({"request_headers": {"A": "${vault:x}"}}, "no reference"),
+        ({"request_headers": {"A": "Bearer canary"}}, "by reference"),
+        ({"request_headers": {"authorization": "canary"}}, "authorization holds a secret"),
+        ({"request_headers": {"Cookie": "sid=canary"}}, "by reference"),
+        ({"request_headers": {"X-Api-Key": "canary"}}, "by reference"),
+        ({"request_headers": {"X-Session-Token": "canary"}}, "by reference"),
+        ({"request_headers": {"x-client-SECRET": "canary"}}, "by reference"),
+        ({"request_headers": {"X-Password": "canary"}}, "by reference"),
+        ({"request_headers": {"X-Signature": "canary"}}, "by reference"),
+        ({**BEARER, "request_headers": {"AUTHORIZATION": "${env:A}"}}, "AUTHORIZATION is set by authentication_type"),
+        ({"resources": [{**ROLLING, "query": {**ROLLING["query"], "apiKey": "canary"}}]}, "apiKey holds a secret"),
+        ({"resources": [{**ROLLING, "query": {**ROLLING["query"], "t": "${env:}"}}]}, "no reference"),
+        ({"resources": [posting({"a": [{"auth_token": {"v": "canary"}}]})]}, r"a\.0\.auth_token\.v holds a secret"),
+        ({"resources": [posting({"password": 123456})]}, "password holds a secret"),
+        ({"resources": [{**ROLLING, "path": "/${env:A}/x"}]}, "no secret in a path"),
+        ({**OAUTH, "token_url": "https://x/token?client_secret=canary"}, "client_secret holds a secret"),
+        ({"api_base_url": "https://x/${env:A}"}, "no secret in an address"),
+        ({"token": "${env:A}"}, "token is of authentication_type bearer"),
+        ({"username": "${env:A}"}, "username is of authentication_type basic"),
+        ({**BEARER, "password": "${env:A}"}, "password is of authentication_type basic"),
+        ({"api_key_name": "X-Mine"}, "api_key_name is of authentication_type api_key"),
+        ({"oauth_scope": "read"}, "oauth_scope is of authentication_type oauth2"),
+        ({"merchant_codes": ["A"]}, r"no resource names \{merchant_code\}"),
+        ({"resources": [{**ROLLING, "reread_days": [1]}]}, "reread_days is for a window of a day"),
+        ({"resources": [{**ROLLING, "more": "$.m"}]}, "more says nothing with paging none"),
+        ({"resources": [{**ROLLING, "mapping": {"event_types": ["x"]}}]}, "event_types is an option of the connector"),
+        ({"resources": [{**ROLLING, "mapping": {"records_per_s": 1}}]}, "records_per_s is an option of the connector"),
+        ({"resources": [{**ROLLING, "mapping": {"max_retries": 0}}]}, "max_retries is an option of the connector"),
+        ({"auto_retry": "no"}, "auto_retry is true or false"),
+        ({"auto_retry": "banana"}, "auto_retry is true or false"),
+        ({"auto_retry": 0}, "auto_retry is true or false"),
+        ({"auto_retry": False, "max_retries": 9}, "max_retries says another number"),
+        ({"retry_count": 7, "max_retries": 2}, "max_retries says another number"),
         ({"api_mode": "proxy"}, "needs proxy_base_url"),
         ({"api_mode_variable": "PATH"}, "api_mode_variable"),
         ({"tls_certificate": "${file:a}"}, "go together"),
@@ -465,6 +528,28 @@ def test_what_cannot_work_is_said_before_anything_is_asked(options: dict[str, An
         configured(**options)
 
     assert "canary" not in str(caught.value.errors(include_input=False, include_context=False))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"request_headers": {"Authorization": "Bearer ${env:A}", "x-api-version": "2023-08-01"}},
+        {"request_headers": {"X-Token": "${env:A}:${file:b}", "X-Mode": "key"}},
+        {"resources": [{**ROLLING, "query": {**ROLLING["query"], "page_token": "{size}", "include_keys": "yes"}}]},
+        {"resources": [posting({"client": {"secret": "${env:A}"}, "with_tokens": True, "key": None})]},
+        {"auto_retry": "False"},
+        {"auto_retry": True, "retry_count": 2},
+        {"auto_retry": False, "retry_count": 3},
+        {"retry_count": 2, "max_retries": 2},
+    ],
+)
+def test_what_can_work_is_accepted(options: dict[str, Any]) -> None:
+    configured(**options)
+
+
+@pytest.mark.parametrize(("said", "retries"), [("False", 0), (False, 0), ("TRUE", 5), (True, 5)])
+def test_seed_003s_auto_retry_is_understood(said: Any, retries: int) -> None:
+    assert configured(auto_retry=said).max_retries == retries
 
 
 def test_a_resource_may_understand_its_records_in_its_own_way() -> None:
@@ -500,7 +585,9 @@ def test_a_template_gives_way_to_what_is_said() -> None:
 
 @pytest.mark.parametrize("name", template.names())
 def test_a_template_needs_nothing_but_its_credentials(name: str) -> None:
-    config = HttpApiConfig.model_validate({"template": name, "username": "${env:A}"})
+    config = HttpApiConfig.model_validate(
+        {"template": name, **({"username": "${env:A}"} if name == "razorpay" else {})}
+    )
 
     assert config.resources
     assert config.api_base_url.startswith("https://")
