@@ -93,7 +93,7 @@ async def postgres_changes(given: Path, configuration: Configuration, folder: Pa
             await source.execute(f"GRANT USAGE ON SCHEMA {table.schema} TO {source.reader}")
             await source.execute(f"GRANT SELECT ON {table.sql} TO {source.reader}")
         await source.publish(*(table.sql for table in tables))
-        here = source.config(*map(str, tables))
+        here = source.config(*map(str, tables), mode=configuration.get("mode", "logical"))
         yield Fed(here, {configuration["password"]: source.reader_password, **source.secrets})
 
 
