@@ -26,6 +26,7 @@ The error tree. A class exists where the pipeline does something different; the 
     ├── ConfigError           pause    settings or a connector's configuration are wrong, found before any I/O
     ├── NotFound              reject   an operator named what is not there
     ├── Conflict              reject   an operator asked for what the present state does not allow
+    ├── PreconditionFailed    reject   what an operator changes is not what they saw any more
     └── TimedOut              retry    what was awaited did not happen within its deadline
 
 Any other exception is a bug, and its disposition is *crash*: the process ends with a non-zero status.
@@ -302,6 +303,14 @@ class Conflict(TillError):
     code = "conflict"
     disposition = Disposition.REJECT
     hint = "look at its state, and ask again when it allows it"
+
+
+class PreconditionFailed(TillError):
+    """Somebody changed it since the operator looked. Disposition: reject; nothing was changed."""
+
+    code = "precondition_failed"
+    disposition = Disposition.REJECT
+    hint = "look at it again, and repeat the change if it is still wanted"
 
 
 class TimedOut(TillError):

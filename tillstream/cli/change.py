@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from tillstream.cli.output import cell
 
 if TYPE_CHECKING:
-    from tillstream.control.apply import Applied, Difference
+    from tillstream.control.apply import Applied
+    from tillstream.control.difference import Difference
 
 
 def lines_of(done: Applied, *, dry_run: bool) -> list[str]:

@@ -7,11 +7,9 @@ would.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 from uuid import UUID
 
 from connectors.spec import SourceSpec
@@ -19,6 +17,7 @@ from schemas.errors import ConfigError, Conflict
 from sinks.pool import Connection, Pool, connection
 from tillstream.control import connector as connectors
 from tillstream.control.connector import Configuration, ConnectorView
+from tillstream.control.difference import Difference, differences, flat
 from tillstream.control.document import Document
 
 
@@ -28,15 +27,6 @@ class Change(StrEnum):
     CREATED = "created"
     CHANGED = "changed"
     UNCHANGED = "unchanged"
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """One key that is other than before; None: it was not there, or is not there any more."""
-
-    key: str
-    before: object | None
-    after: object | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +112,7 @@ async def _created(held: Connection, document: Document, spec: SourceSpec) -> Ap
     status = document.status or connectors.ConnectorStatus.ACTIVE
     described = {"kind": document.kind, "provider": provider, "status": status.value}
     found = [Difference(key, None, value) for key, value in described.items()]
-    found += [Difference(key, None, value) for key, value in _flat(document.configuration)]
+    found += [Difference(key, None, value) for key, value in flat(document.configuration, "configuration")]
     return Applied(identifier, document.name, document.kind, Change.CREATED, 1, tuple(found))
 
 
@@ -133,16 +123,4 @@ def _differences(
         yield Difference("provider", before.provider, provider)
     if before.status.value != status:
         yield Difference("status", before.status.value, status)
-    old, new = dict(_flat(before.configuration)), dict(_flat(configuration))
-    for key in [*old, *(key for key in new if key not in old)]:
-        if json.dumps(old.get(key)) != json.dumps(new.get(key)) or (key in old) != (key in new):
-            yield Difference(key, old.get(key), new.get(key))
-
-
-# a configuration is any JSON object
-def _flat(configuration: Mapping[str, Any], path: str = "configuration") -> Iterator[tuple[str, object]]:
-    for key, value in configuration.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{path}.{key}")
-        else:
-            yield f"{path}.{key}", value
+    yield from differences(before.configuration, configuration, "configuration")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,17 +21,20 @@ from uuid import UUID, uuid4
 from pydantic import ValidationError
 
 from connectors.spec import ConnectorConfig, SourceSpec
-from schemas.errors import ConfigError, Conflict, NotFound
+from schemas.errors import ConfigError, Conflict, NotFound, PreconditionFailed
 from schemas.payment import MAX_PROVIDER
 from sinks.pool import Connection, Pool, connection
 from tillstream.control import run
 from tillstream.control.run import RunStatus
+from tillstream.control.schedule import Schedule
+from tillstream.control.schedule import problems as schedule_problems
 from tillstream.control.statement import statements
 
 # a connector's own configuration: any JSON object, which its source's model judges
 Configuration = Mapping[str, Any]
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.-]{0,99}", re.ASCII)  # a metric label, a log fact, part of a path
+MAX_NAME = 255  # seed 003's column
+NUMBERED = "conn_"  # seed 004's spelling of a number
 _UNKNOWN_HEALTH = "unknown"
 # seed 003's types know banks and gateways only; other kinds have none
 TYPES = {"sftp": "BANK_SFTP", "http_api": "PG_API", "postgres_changes": "PG_DATABASE"}
@@ -46,12 +48,11 @@ class ConnectorStatus(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Schedule:
-    """When a connector runs by itself (seed 003). One with a `cron` does not poll."""
+class Label:
+    """Seed 003's words for a connector: its type, if its kind has one, and whose source it is."""
 
-    cron: str | None = None
-    timezone: str = "Asia/Kolkata"
-    enabled: bool = False
+    type: str | None
+    source_entity: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +120,18 @@ class ConnectorView:
     failure_count: int
     updated_at: datetime
     deleted_at: datetime | None
+    tests: int
+    tests_passed: int
+
+    @property
+    def runs(self) -> int:
+        """How many runs have ended that were no tests."""
+        return max(0, self.total_runs - self.tests)
+
+    @property
+    def runs_succeeded(self) -> int:
+        """How many of `runs` ended SUCCESS."""
+        return max(0, self.success_count - self.tests_passed)
 
 
 async def create(
@@ -128,61 +141,94 @@ async def create(
     spec: SourceSpec,
     configuration: Configuration,
     provider: str | None = None,
+    schedule: Schedule | None = None,
+    label: Label | None = None,
+    identifier: UUID | None = None,
+    by: str = "",
     dry_run: bool = False,
 ) -> UUID:
     """
-    Create an active connector and return its id; with `dry_run` only check.
+    Create an active connector and return its id, a new one or `identifier`; with `dry_run` only check.
 
     Raises:
         ConfigError: everything that is wrong with it, at once. Conflict: the name is taken. SinkError: as routed.
     """
     chosen = provider or name
-    checked(spec, configuration, name=name, provider=chosen)
-    if dry_run:
-        return uuid4()
+    model, problems = judged(spec, configuration, name=name, provider=chosen)
+    problems += schedule_problems(schedule or Schedule())
+    if problems or model is None:
+        raise _wrong(name, problems)
     async with connection(pool) as held:
-        return await insert(held, name=name, spec=spec, configuration=configuration, provider=chosen)
+        if dry_run:
+            if await named(held, name) is not None:
+                raise _taken(name)
+            return identifier or uuid4()
+        async with held.transaction():
+            return await insert(
+                held,
+                name=name,
+                spec=spec,
+                configuration=configuration,
+                provider=chosen,
+                schedule=schedule,
+                label=label,
+                identifier=identifier,
+                by=by,
+            )
 
 
-async def insert(held: Connection, *, name: str, spec: SourceSpec, configuration: Configuration, provider: str) -> UUID:
+async def insert(
+    held: Connection,
+    *,
+    name: str,
+    spec: SourceSpec,
+    configuration: Configuration,
+    provider: str,
+    schedule: Schedule | None = None,
+    label: Label | None = None,
+    identifier: UUID | None = None,
+    by: str = "",
+) -> UUID:
     """
     Create a connector that was judged, in the caller's transaction; its id.
 
     Raises:
         Conflict: the name is taken.
     """
-    identifier = uuid4()
-    kind, schedule = spec.kind, Schedule()
-    row = (name, TYPES.get(kind), provider, kind, json.dumps(configuration), provider)
-    planned = (schedule.enabled, schedule.cron, schedule.timezone)
+    identifier, kind, plan = identifier or uuid4(), spec.kind, schedule or Schedule()
+    said = label or Label(TYPES.get(kind), provider)
+    await held.fetchval(statements()["set_actor"], by)
+    row = (name, said.type, said.source_entity, kind, json.dumps(configuration), provider)
+    planned = (plan.enabled, plan.cron, plan.timezone)
     if await held.fetchval(statements()["create_connector"], identifier, *row, *planned) is None:
-        update = f"till connector update {shlex.quote(name)} -O key=value"
-        raise Conflict(
-            f"a connector named {name!r} is there already", hint=f"choose another name, or change it: `{update}`"
-        )
+        raise _taken(name)
     return identifier
 
 
-def checked(spec: SourceSpec, configuration: Configuration, *, name: str, provider: str) -> ConnectorConfig:
+def checked(
+    spec: SourceSpec, configuration: Configuration, *, name: str, provider: str, known_as: str | None = None
+) -> ConnectorConfig:
     """
-    The source's own model of the configuration.
+    The source's own model of the configuration. A name that the connector has already, `known_as`, is not judged again.
 
     Raises:
         ConfigError: every problem, by key, with the value's type.
     """
-    model, problems = judged(spec, configuration, name=name, provider=provider)
+    model, problems = judged(spec, configuration, name=name, provider=provider, known_as=known_as)
     if problems or model is None:
-        raise ConfigError("\n  ".join([f"connector {name!r} cannot be as it is described:", *problems]))
+        raise _wrong(name, problems)
     return model
 
 
 def judged(
-    spec: SourceSpec, configuration: Configuration, *, name: str, provider: str
+    spec: SourceSpec, configuration: Configuration, *, name: str, provider: str, known_as: str | None = None
 ) -> tuple[ConnectorConfig | None, list[str]]:
-    """The source's own model of the configuration, and every problem, by key, with the value's type."""
-    problems = []
-    if not _NAME.fullmatch(name):
-        problems.append("name: must be 1 to 100 letters, digits, spaces, dots, dashes or underscores")
+    """
+    The source's own model of the configuration, and every problem, by key, with the value's type.
+
+    A name that the connector has already, `known_as`, is not judged again.
+    """
+    problems = [] if name == known_as else name_problems(name)
     if not 0 < len(provider) <= MAX_PROVIDER or not provider.isprintable():
         problems.append(f"provider: must be 1 to {MAX_PROVIDER} printable characters")
     model: ConnectorConfig | None = None
@@ -193,6 +239,26 @@ def judged(
     except Exception as exc:  # a plugin's validators may fail in any way, and must not end a worker
         problems.append(f"configuration: `{spec.kind}` failed to judge it: {type(exc).__name__}")
     return model, problems
+
+
+def name_problems(name: str) -> list[str]:
+    """What is wrong with a connector's name: it must not read as a number, and show as what it is."""
+    if not 0 < len(name) <= MAX_NAME or not name.isprintable() or name != name.strip():
+        return [f"name: must be 1 to {MAX_NAME} printable characters, with no space at either end"]
+    if name.isdecimal() or name.lower().startswith(NUMBERED):
+        return [f"name: must not be a number, nor begin with {NUMBERED}: connectors are also found by their number"]
+    return []
+
+
+def _wrong(name: str, problems: list[str]) -> ConfigError:
+    return ConfigError("\n  ".join([f"connector {name!r} cannot be as it is described:", *problems]))
+
+
+def _taken(name: str) -> Conflict:
+    update = f"till connector update {shlex.quote(name)} -O key=value"
+    return Conflict(
+        f"a connector named {name!r} is there already", hint=f"choose another name, or change it: `{update}`"
+    )
 
 
 def in_force(spec: SourceSpec, configuration: Configuration) -> dict[str, object]:
@@ -226,6 +292,59 @@ async def list_connectors(pool: Pool) -> list[ConnectorView]:
         return [_view(row) for row in await held.fetch(statements()["list_connectors"], None, False)]
 
 
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which connectors. `q` is part of a name or of seed 003's source entity; None: any."""
+
+    q: str | None = None
+    status: str | None = None
+    kind: str | None = None
+    health: str | None = None
+    type: str | None = None
+
+
+async def page(
+    pool: Pool, wanted: Filter | None = None, *, after: str | None = None, limit: int = 50
+) -> tuple[list[ConnectorView], str | None]:
+    """
+    Living connectors by name, after this name; and the name to go on after, None at the end.
+
+    Raises:
+        SinkError: as routed.
+    """
+    of = wanted or Filter()
+    async with connection(pool) as held:
+        arguments = (of.q, of.status, of.kind, of.health, of.type, after, limit + 1)
+        rows = await held.fetch(statements()["page_connectors"], *arguments)
+    found = [_view(row) for row in rows[:limit]]
+    return found, found[-1].name if len(rows) > limit else None
+
+
+async def count_by_status(pool: Pool) -> dict[str, int]:
+    """
+    How many living connectors have each of seed 003's statuses.
+
+    Raises:
+        SinkError: as routed.
+    """
+    async with connection(pool) as held:
+        return {row["status"]: row["connectors"] for row in await held.fetch(statements()["count_connectors"])}
+
+
+async def by_id(held: Connection, connector_id: UUID) -> ConnectorView:
+    """
+    The living connector, on the caller's connection.
+
+    Raises:
+        NotFound: there is none.
+    """
+    rows = await held.fetch(statements()["list_connectors"], str(connector_id), False)
+    for row in rows:
+        if row["id"] == connector_id:
+            return _view(row)
+    raise NotFound(f"there is no connector {connector_id}", hint="`till connector list` shows all")
+
+
 async def taken(pool: Pool) -> set[str]:
     """
     The names and providers of all connectors that there ever were.
@@ -239,7 +358,7 @@ async def taken(pool: Pool) -> set[str]:
 
 async def find(pool: Pool, wanted: str) -> ConnectorView:
     """
-    The connector of this name, id or number.
+    The connector of this name, id or number; `conn_1` is a number, too.
 
     Raises:
         NotFound: there is none. SinkError: as routed.
@@ -290,17 +409,20 @@ async def switch(
         raise NotFound(f"there is no connector {connector_id}")
 
 
-async def delete(pool: Pool, view: ConnectorView) -> None:
+async def delete(pool: Pool, view: ConnectorView, *, by: str = "", expected: int | None = None) -> None:
     """
     Delete it: its worker stops it within seconds, its name is free, its runs and payments stay.
 
-    Runs that were asked for end, cancelled.
+    Runs that were asked for end, cancelled. `expected` is the revision that the caller saw.
 
     Raises:
-        NotFound: it was deleted before. SinkError: as routed.
+        NotFound: it was deleted before. PreconditionFailed: it has changed. SinkError: as routed.
     """
     async with connection(pool) as held, held.transaction():
-        await held.execute(statements()["lock_connector"], view.id)
+        await held.fetchval(statements()["set_actor"], by)
+        row = await held.fetchrow(statements()["lock_connector"], view.id)
+        if row is not None and expected is not None and row["revision"] != expected:
+            raise PreconditionFailed(f"connector {view.name!r} has changed: it is at revision {row['revision']}")
         await held.execute(statements()["lock_open_runs"], view.id)
         for row in await held.fetch(statements()["open_requests"], [view.id]):
             await run.close(held, row["run"], RunStatus.FAILED, reason="cancelled: its connector was deleted")
@@ -388,6 +510,8 @@ def _view(row: Mapping[str, Any]) -> ConnectorView:
         failure_count=row["failure_count"],
         updated_at=row["updated_at"] or row["created_at"],
         deleted_at=row["deleted_at"],
+        tests=row["tests"],
+        tests_passed=row["tests_passed"],
     )
 
 

@@ -163,7 +163,8 @@ class Member:
             raise ConfigError(
                 f"no source of kind {wanted.kind!r} here", hint=f"there are: {', '.join(sorted(world.specs))}"
             )
-        config = checked(spec, wanted.configuration, name=wanted.name, provider=wanted.provider)
+        names = {"name": wanted.name, "provider": wanted.provider, "known_as": wanted.name}
+        config = checked(spec, wanted.configuration, **names)
         logger.info("Install connector %s", wanted.name, extra=_facts(wanted.provider, kind=wanted.kind))
         await world.state.load(wanted.id)  # everything that an older epoch wrote so far has been seen
         held = await claim(world.pool, wanted.id, worker=world.worker, table_epoch=world.state.newest_epoch(wanted.id))

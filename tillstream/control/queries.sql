@@ -13,18 +13,6 @@ INSERT INTO connectors (id, row_id, name, kind, provider, created_at)
 SELECT $1, seed.id, seed.name, $5, $7, seed.created_at FROM seed
 RETURNING id;
 
--- name: list_connectors
--- By name. `$1` restricts to one: an id, a name, a number of seed 003, or that as seed 004 spells it. `$2`: deleted ones too, the
--- latest deleted first.
-SELECT c.*, h.state AS health, h.cause, h.since AS health_since, r.worker, r.state AS worker_state, r.listed_at, r.runs_open,
-       r.active, r.pending, r.left_behind, r.skipped, r.progress, r.reported_at
-  FROM every_connector c
-  LEFT JOIN connector_verdicts h ON h.connector_id = c.id
-  LEFT JOIN connector_reports r ON r.connector_id = c.id
- WHERE c.number IS NOT NULL AND (c.deleted_at IS NULL OR $2)
-   AND ($1::text IS NULL OR c.id IN (SELECT id FROM connectors WHERE name = $1 OR id::text = lower($1) OR row_id::text = $1
-                                                                   OR 'conn_' || row_id = $1))
- ORDER BY c.deleted_at DESC NULLS FIRST, c.name;
 
 -- name: taken_names
 SELECT name FROM connectors UNION SELECT provider FROM connectors UNION SELECT name FROM sp_v2_connectors;

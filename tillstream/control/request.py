@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from uuid import UUID, uuid4
 
 from connectors.source import Request
 from connectors.spec import SourceSpec
-from schemas.errors import ConfigError, Conflict, TimedOut
+from schemas.errors import ConfigError, Conflict, NotFound, TimedOut
 from sinks.pool import Connection, Pool, connection
 from tillstream.control import run
 from tillstream.control.claim import Claim, insist
-from tillstream.control.connector import ConnectorView
+from tillstream.control.connector import ConnectorView, by_id
 from tillstream.control.run import RunStatus, RunView
 from tillstream.control.statement import statements
 
@@ -77,6 +78,29 @@ async def ask(
         if await held.fetchval(statements()["request_run"], *arguments) is None:
             raise Conflict(f"connector {view.name!r} is not active", hint="resume it, and ask again")
     return run_id
+
+
+async def retry(pool: Pool, view: RunView, specs: Mapping[str, SourceSpec], *, requested_by: str = MANUAL) -> UUID:
+    """
+    Ask for the same once more, of the same days; the new run's id.
+
+    Raises:
+        Conflict: it has not ended, was a test, or its connector is deleted or not active. ConfigError: its kind of
+            source is not known here. SinkError: as routed.
+    """
+    if view.completed_at is None:
+        raise Conflict("the run has not ended: it cannot be tried again", hint="wait for its end, or cancel it")
+    if view.type == run.TEST:
+        raise Conflict("a test is not tried again as a run", hint="test the connector again")
+    async with connection(pool) as held:
+        try:
+            owner = await by_id(held, view.connector_id)
+        except NotFound as exc:
+            raise Conflict(f"connector {view.connector!r} is deleted", hint="create it anew, and run that") from exc
+    spec = specs.get(owner.kind)
+    if spec is None:
+        raise ConfigError(f"there is no source of kind {owner.kind!r} here")
+    return await ask(pool, owner, spec, since=view.since, until=view.until, force=view.force, requested_by=requested_by)
 
 
 async def cancel(pool: Pool, view: RunView, *, cancelled_by: str = MANUAL) -> bool:

@@ -170,6 +170,38 @@ async def list_runs(pool: Pool, *, connector_id: UUID | None = None, limit: int 
         return [_view(row) for row in await held.fetch(statements()["list_runs"], connector_id, limit)]
 
 
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which runs, also of deleted connectors: begun from `since` on and before `until`. None: any."""
+
+    connector_id: UUID | None = None
+    status: str | None = None
+    type: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+# when a run began, and its id: its place in lists
+Place = tuple[datetime, UUID]
+
+
+async def page(
+    pool: Pool, wanted: Filter | None = None, *, after: Place | None = None, limit: int = 50
+) -> tuple[list[RunView], Place | None]:
+    """
+    Runs, the newest first, after this place; and the place to go on after, None at the end.
+
+    Raises:
+        SinkError: as routed.
+    """
+    of, (at, run_id) = wanted or Filter(), after or (None, None)
+    async with connection(pool) as held:
+        arguments = (of.connector_id, of.status, of.type, of.since, of.until, at, run_id, limit + 1)
+        found = [_view(row) for row in await held.fetch(statements()["page_runs"], *arguments)]
+    more, shown = len(found) > limit, found[:limit]
+    return shown, (shown[-1].started_at, shown[-1].id) if more else None
+
+
 async def find_run(pool: Pool, wanted: str) -> RunView:
     """
     The run of this number, or whose id begins so.

@@ -1,0 +1,273 @@
+"""
+A connector changed as a whole: its name, provider, status, configuration and schedule, in one transaction.
+
+Whoever changes may say which revision they saw: if it is another by now nothing changes. Of two who saw the same one
+wins, and the other is told so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from connectors.spec import SourceSpec
+from schemas.errors import ConfigError, Conflict, NotFound, PreconditionFailed
+from sinks.pool import Connection, Pool, connection
+from tillstream.control import connector as connectors
+from tillstream.control.connector import Configuration, ConnectorStatus, ConnectorView
+from tillstream.control.difference import Difference, differences, merged
+from tillstream.control.schedule import Schedule
+from tillstream.control.schedule import problems as schedule_problems
+from tillstream.control.statement import statements
+
+_KEYS = ("name", "kind", "provider", "status", "configuration", "schedule")
+_SCHEDULE_KEYS = {"cron": (str, type(None)), "timezone": (str,), "enabled": (bool,)}
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A connector as somebody wants it."""
+
+    name: str
+    kind: str
+    provider: str
+    status: ConnectorStatus
+    configuration: Configuration
+    schedule: Schedule = field(default_factory=Schedule)
+
+    @classmethod
+    def of(cls, view: ConnectorView) -> Described:
+        """As it is."""
+        return cls(view.name, view.kind, view.provider, view.status, view.configuration, view.schedule)
+
+    # any JSON object
+    def document(self) -> dict[str, Any]:
+        """As JSON: what a merge patch is applied to."""
+        schedule = {"cron": self.schedule.cron, "timezone": self.schedule.timezone, "enabled": self.schedule.enabled}
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "provider": self.provider,
+            "status": self.status.value,
+            "configuration": dict(self.configuration),
+            "schedule": schedule,
+        }
+
+    @classmethod
+    def parse(cls, document: Mapping[str, Any]) -> Described:
+        """
+        What the document describes; its configuration is not looked into.
+
+        Raises:
+            ConfigError: everything that is wrong with its form.
+        """
+        problems = list(_form(document))
+        if problems:
+            raise ConfigError("\n  ".join(["what is described cannot be:", *problems]))
+        schedule = Schedule(**(document.get("schedule") or {}))
+        return cls(
+            document["name"],
+            document["kind"],
+            document.get("provider") or document["name"],
+            ConnectorStatus(document.get("status", ConnectorStatus.ACTIVE.value)),
+            document["configuration"],
+            schedule,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """What became of it: the connector as it is now, or with a dry run would be, and what differs."""
+
+    view: ConnectorView
+    differences: tuple[Difference, ...]
+
+
+# from the connector as it is to the one that is wanted
+Wish = Callable[[Described], Described]
+
+
+def patch_of(patch: Mapping[str, Any]) -> Wish:
+    """
+    The wish of a JSON merge patch. `schedule: null` is no schedule.
+
+    The wish raises ConfigError: what comes out has not the form of a connector.
+    """
+
+    def wish(described: Described) -> Described:
+        document = merged(described.document(), patch)
+        schedule = document.get("schedule")
+        if isinstance(schedule, dict) and "cron" not in schedule:
+            document["schedule"] = {**schedule, "cron": None}
+        return Described.parse(document)
+
+    return wish
+
+
+async def change(
+    pool: Pool,
+    connector_id: UUID,
+    wish: Wish,
+    specs: Mapping[str, SourceSpec],
+    *,
+    expected: int | None = None,
+    by: str = "",
+    note: str = "",
+    dry_run: bool = False,
+) -> Changed:
+    """
+    Bring it about, and tell what changed; with `dry_run` take it back. `expected` is the revision that the caller saw.
+
+    `note` is kept where this pauses it.
+
+    Raises:
+        NotFound: it is deleted. PreconditionFailed: it is of another revision. ConfigError: everything that is wrong
+            with what is wanted. Conflict: its kind, a frozen provider, a name that is taken. SinkError: as routed.
+    """
+    async with connection(pool) as held:
+        transaction = held.transaction()
+        await transaction.start()
+        try:
+            changed = await change_in(held, connector_id, wish, specs, expected=expected, by=by, note=note)
+        except BaseException:
+            await transaction.rollback()
+            raise
+        await (transaction.rollback() if dry_run else transaction.commit())
+    return changed
+
+
+async def change_in(
+    held: Connection,
+    connector_id: UUID,
+    wish: Wish,
+    specs: Mapping[str, SourceSpec],
+    *,
+    expected: int | None = None,
+    by: str = "",
+    note: str = "",
+) -> Changed:
+    """As `change`, in the caller's transaction."""
+    before = await locked(held, connector_id, expected=expected, by=by)
+    old = Described.of(before)
+    new = wish(old)
+    _judge(before, new, specs)
+    if (new.configuration, new.provider) != (old.configuration, old.provider):
+        await connectors.change(held, before, configuration=new.configuration, provider=new.provider)
+    if new.name != old.name:
+        await _rename(held, before, new.name)
+    if new.schedule != old.schedule:
+        plan = new.schedule
+        await held.execute(statements()["schedule_connector"], before.id, plan.enabled, plan.cron, plan.timezone)
+    if new.status is not old.status:
+        await connectors.switch(held, before.id, new.status, note=note, by=by)
+    after = await connectors.by_id(held, before.id)
+    return Changed(after, tuple(differences(old.document(), new.document())))
+
+
+async def locked(held: Connection, connector_id: UUID, *, expected: int | None, by: str = "") -> ConnectorView:
+    """
+    The connector, which nobody else changes before the caller's transaction ends.
+
+    Raises:
+        NotFound: it is deleted. PreconditionFailed: it is of another revision.
+    """
+    await held.fetchval(statements()["set_actor"], by)
+    row = await held.fetchrow(statements()["lock_connector"], connector_id)
+    if row is None:
+        raise NotFound(f"there is no connector {connector_id}", hint="`till connector list` shows all")
+    if expected is not None and row["revision"] != expected:
+        raise PreconditionFailed(
+            f"the connector has changed: it is at revision {row['revision']}, not {expected} any more",
+            hint="look at it again, and repeat the change if it is still wanted",
+        )
+    return await connectors.by_id(held, connector_id)
+
+
+async def pause(
+    pool: Pool, connector_id: UUID, *, note: str = "", by: str = "", expected: int | None = None
+) -> ConnectorView:
+    """
+    Pause it; workers follow within seconds. Paused again it keeps its status and gets the new note.
+
+    Raises:
+        NotFound: it is deleted. PreconditionFailed: it is of another revision. SinkError: as routed.
+    """
+    async with connection(pool) as held, held.transaction():
+        await locked(held, connector_id, expected=expected, by=by)
+        await connectors.switch(held, connector_id, ConnectorStatus.PAUSED, note=note, by=by)
+        return await connectors.by_id(held, connector_id)
+
+
+async def resume(pool: Pool, connector_id: UUID, *, by: str = "", expected: int | None = None) -> ConnectorView:
+    """
+    Let it run again; one that paused itself starts anew.
+
+    Raises:
+        NotFound: it is deleted. PreconditionFailed: it is of another revision. SinkError: as routed.
+    """
+    async with connection(pool) as held, held.transaction():
+        await locked(held, connector_id, expected=expected, by=by)
+        await connectors.switch(held, connector_id, ConnectorStatus.ACTIVE, by=by)
+        return await connectors.by_id(held, connector_id)
+
+
+def _judge(before: ConnectorView, new: Described, specs: Mapping[str, SourceSpec]) -> None:
+    if new.kind != before.kind:
+        raise Conflict(
+            f"connector {before.name!r} is of kind {before.kind!r}, and stays so",
+            hint="create another connector for another kind of source",
+        )
+    problems = list(schedule_problems(new.schedule))
+    spec = specs.get(new.kind)
+    if spec is None:
+        problems.append(f"kind: there is no source {new.kind!r}; there are {', '.join(sorted(specs))}")
+    elif (new.configuration, new.provider, new.name) != (before.configuration, before.provider, before.name):
+        names = {"name": new.name, "provider": new.provider, "known_as": before.name}
+        problems += connectors.judged(spec, new.configuration, **names)[1]
+    if problems:
+        raise ConfigError("\n  ".join([f"connector {before.name!r} cannot be as it is described:", *problems]))
+
+
+async def _rename(held: Connection, before: ConnectorView, name: str) -> None:
+    try:
+        async with held.transaction():
+            await held.execute(statements()["rename_connector"], before.id, name)
+    except asyncpg.UniqueViolationError as exc:
+        raise Conflict(f"a connector named {name!r} is there already", hint="choose another name") from exc
+
+
+# what a body holds may be anything
+def _form(document: Mapping[str, Any]) -> Iterator[str]:
+    for key in document:
+        if key not in _KEYS:
+            yield f"{key}: is no key of a connector; there are {', '.join(_KEYS)}"
+    for key in ("name", "kind", "configuration"):
+        if key not in document:
+            yield f"{key}: is missing"
+    for key in ("name", "kind", "provider", "status"):
+        if not isinstance(document.get(key, ""), str):
+            yield f"{key}: must be text; got {type(document[key]).__name__}"
+    status = document.get("status", ConnectorStatus.ACTIVE.value)
+    if isinstance(status, str) and status not in {each.value for each in ConnectorStatus}:
+        yield f"status: must be one of {', '.join(each.value for each in ConnectorStatus)}"
+    if not isinstance(document.get("configuration", {}), dict):
+        yield f"configuration: must be an object; got {type(document['configuration']).__name__}"
+    yield from _schedule_form(document.get("schedule"))
+
+
+# as above
+def _schedule_form(schedule: Any) -> Iterator[str]:
+    if schedule is None:
+        return
+    if not isinstance(schedule, dict):
+        yield f"schedule: must be an object; got {type(schedule).__name__}"
+        return
+    for key, value in schedule.items():
+        if key not in _SCHEDULE_KEYS:
+            yield f"schedule.{key}: is no key of a schedule; there are {', '.join(_SCHEDULE_KEYS)}"
+        elif not isinstance(value, _SCHEDULE_KEYS[key]):
+            yield f"schedule.{key}: must be {_SCHEDULE_KEYS[key][0].__name__}; got {type(value).__name__}"
