@@ -26,6 +26,7 @@ class Seen:
         self._at: dict[str, datetime | None] = {}
         self._marks: dict[str, int] = {}
         self._life = secrets.token_hex(4)
+        self._turn = 0  # of going back: after it the same count stands for other records
         self._count = 0  # of all that were ever added
 
     def restore(self, cursor: Mapping[str, object]) -> None:
@@ -37,11 +38,13 @@ class Seen:
             for digest in list(self._at)[max(0, len(self._at) - later) :]:
                 del self._at[digest]
             self._count = added
+            self._turn += later > 0
             self._marks = {name: count for name, count in self._marks.items() if count <= added}
             return
         text = cursor.get("seen")
         self._at = dict.fromkeys(_split(text if isinstance(text, str) else ""))
         self._count, self._marks = 0, {}
+        self._turn += 1
 
     def __contains__(self, digest: str) -> bool:
         return digest in self._at
@@ -62,7 +65,7 @@ class Seen:
 
     def kept(self, horizon: datetime | None = None) -> dict[str, str]:
         """What a cursor holds of it, of what is not older than `horizon`."""
-        mark = f"{self._life}-{self._count}"
+        mark = f"{self._life}-{self._turn}-{self._count}"
         self._marks[mark] = self._count
         if len(self._marks) > _MOST_MARKS:
             del self._marks[next(iter(self._marks))]

@@ -348,6 +348,20 @@ def test_what_was_read_after_a_cursor_is_not_taken_for_durable() -> None:
     assert [digest in seen for digest in digests(1, 2, 3)] == [True, True, False]
 
 
+def test_a_cursor_of_a_reading_that_was_given_up_covers_nothing_of_the_next_one() -> None:
+    seen = Seen()
+    before = seen.kept()
+    seen.add(*digests(1), NOW)
+    given_up = seen.kept()
+    seen.restore(before)
+    seen.add(*digests(2), NOW)
+    seen.kept()
+
+    seen.restore(given_up)
+
+    assert [digest in seen for digest in digests(1, 2)] == [True, False]
+
+
 def test_another_worker_knows_from_the_cursor_what_was_seen() -> None:
     first, second = Seen(), Seen()
     for digest in digests(1, 2):
