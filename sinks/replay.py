@@ -1,7 +1,8 @@
 """
 The SQL side of replay: shadow tables that the same statement fills, their comparison with the live ones, and mending.
 
-Mending inserts what is missing and folds again; it never deletes, never swaps tables, and publishes nothing.
+Mending inserts what is missing, counts and folds again; it never deletes an event, never swaps tables, and publishes
+nothing.
 """
 
 from __future__ import annotations
@@ -91,8 +92,8 @@ async def compare(
     """
     What the shadow and the live tables disagree on, from one snapshot; an empty list is the proof.
 
-    Every shadow adjustment exists live; every live event that was first seen in the range exists in the shadow; live
-    payments are the fold of live events. `starts` and `ends` are the offsets that were read, by partition.
+    Every outcome of the shadow, of every event under every run, exists live; every live event that was first seen in the
+    range exists in the shadow; live payments are the fold of live events. `starts` and `ends` are the offsets that were read, by partition.
 
     Raises:
         SinkError: as `sinks/sqlstate.py` routes it.
@@ -101,11 +102,11 @@ async def compare(
     partitions = sorted(ends)
     bounds = ([starts[partition] for partition in partitions], [ends[partition] for partition in partitions])
     async with snapshot(pool) as held:
-        keys = await held.fetch(sql["missing_keys"], _MOST, timeout=WHOLE_TABLE_S)
+        lacking = await held.fetch(sql["missing_outcomes"], _MOST, timeout=WHOLE_TABLE_S)
         events = await held.fetch(sql["missing_events"], topic, partitions, *bounds, _MOST, timeout=WHOLE_TABLE_S)
         payments = await held.fetch(statements()["verify_payments"], _MOST, timeout=WHOLE_TABLE_S)
     return [
-        *(Difference("in the log, not in the tables", row["event_id"], row["run"]) for row in keys),
+        *(Difference("in the log, not in the tables", row["event_id"], row["run"]) for row in lacking),
         *(Difference("in the tables, not in the log", row["event_id"], row["run"]) for row in events),
         *(Difference(f"payment {row['problem']}", row["id"]) for row in payments),
     ]

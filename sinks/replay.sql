@@ -18,17 +18,42 @@ CREATE TABLE {schema}.sink_offsets (LIKE {live}.sink_offsets INCLUDING ALL);
 DROP SCHEMA IF EXISTS {schema} CASCADE;
 
 
--- name: missing_keys
--- Adjustments that the log gave and the live tables lack. What died when the live sink met it is in a dead letter instead, also
--- where it would go through now: bringing it back is a redrive.
-SELECT s.payment, s.key, min(s.event_id) AS event_id, min(s.run::text)::uuid AS run
-  FROM {schema}.payment_events s
- WHERE NOT EXISTS (SELECT FROM {live}.payment_events e WHERE e.payment = s.payment AND e.key = s.key)
-   AND NOT EXISTS (SELECT
-                     FROM {live}.event_deaths d
-                    WHERE d.digest = s.digest AND d.run = s.run AND d.content IN (s.content, {not_decoded}))
- GROUP BY s.payment, s.key
- ORDER BY s.payment, s.key
+-- name: missing_outcomes
+-- What the log gave and the live tables lack: events and adjustments, repeats under other runs, deaths; just what `insert_missing`
+-- inserts. What died when the live sink met it is in a dead letter instead, also where it would go through now: bringing it back is a
+-- redrive. A pruned run's repeats are counted already.
+SELECT event_id, run
+  FROM (SELECT s.event_id, s.run
+          FROM {schema}.payment_events s
+         WHERE (NOT EXISTS (SELECT FROM {live}.payment_events e WHERE e.digest = s.digest)
+                OR NOT EXISTS (SELECT FROM {live}.payment_events e WHERE e.payment = s.payment AND e.key = s.key))
+           AND NOT EXISTS (SELECT
+                             FROM {live}.event_deaths d
+                            WHERE d.digest = s.digest AND d.run = s.run AND d.content IN (s.content, {not_decoded}))
+        UNION
+        SELECT p.event_id, p.run
+          FROM (SELECT digest, run, event_id FROM {schema}.payment_events
+                UNION ALL
+                SELECT r.digest, r.run, s.event_id
+                  FROM {schema}.event_repeats r JOIN {schema}.payment_events s USING (digest)) AS p
+         WHERE NOT EXISTS (SELECT FROM {live}.payment_events e WHERE e.digest = p.digest AND e.run = p.run)
+           AND NOT EXISTS (SELECT FROM {live}.event_repeats r WHERE r.digest = p.digest AND r.run = p.run)
+           AND NOT EXISTS (SELECT FROM {live}.event_deaths d WHERE d.digest = p.digest AND d.run = p.run)
+           AND NOT EXISTS (SELECT FROM {live}.pruned_repeats x WHERE x.run = p.run)
+        UNION
+        SELECT s.event_id, s.run
+          FROM {schema}.event_deaths s
+         WHERE NOT EXISTS (SELECT
+                             FROM {live}.event_deaths d
+                            WHERE d.digest = s.digest AND d.run = s.run AND d.content = s.content)
+           AND NOT EXISTS (SELECT
+                             FROM {live}.payment_events e
+                            WHERE e.digest = s.digest AND (s.content IN (e.content, {not_decoded}))
+                              AND (e.run = s.run OR EXISTS (SELECT
+                                                              FROM {live}.event_repeats r
+                                                             WHERE r.digest = s.digest AND r.run = s.run)))
+       ) AS missing
+ ORDER BY event_id, run
  LIMIT $1;
 
 
@@ -150,12 +175,17 @@ SELECT count(*) FROM stored;
 
 
 -- name: recount
--- The ledger of partition `$1`/`$2` as its rows say, for the runs `$3`.
-WITH {recounted}
+-- The ledger of partition `$1`/`$2` as its rows say, for the runs `$3`: also an outcome that no row has any more.
+WITH {recounted}, counted AS (
+    SELECT * FROM recounted WHERE topic = $1 AND log_partition = $2 AND run = ANY ($3)
+), gone AS (
+    DELETE FROM {schema}.run_ledger l
+     WHERE l.topic = $1 AND l.log_partition = $2 AND l.run = ANY ($3)
+       AND NOT EXISTS (SELECT FROM counted c WHERE c.run = l.run AND c.outcome = l.outcome)
+)
 INSERT INTO {schema}.run_ledger AS l (run, log_partition, topic, outcome, events, digest_sum)
 SELECT run, log_partition, topic, outcome, events, digest_sum
-  FROM recounted
- WHERE topic = $1 AND log_partition = $2 AND run = ANY ($3)
+  FROM counted
     ON CONFLICT (run, topic, log_partition, outcome) DO UPDATE
    SET events = excluded.events, digest_sum = excluded.digest_sum, updated_at = now()
  WHERE (l.events, l.digest_sum) IS DISTINCT FROM (excluded.events, excluded.digest_sum);

@@ -124,6 +124,8 @@ async def test_shadow_hashes_equal_the_live_ones_and_each_other(live: PostgresSi
     ("tampering", "named"),
     [
         ("DELETE FROM payment_events WHERE event_id = 'e3'", "in the log, not in the tables: e3"),
+        ("DELETE FROM event_repeats", "in the log, not in the tables: e2"),
+        ("DELETE FROM event_deaths", "in the log, not in the tables: e5"),
         ("DELETE FROM payments WHERE reference = '002'", "payment missing: eyJw"),
         ("UPDATE payments SET amount = 1 WHERE reference = '002'", "payment differs: eyJw"),
     ],
@@ -168,6 +170,33 @@ async def test_an_event_of_a_key_that_lost_its_first_comes_back_as_a_duplicate_a
     await mended(live, database)
 
     assert await verify(live.pool) == []
+
+
+@pytest.mark.parametrize("lost", ["first", "again"])
+async def test_of_two_events_of_one_key_either_may_be_lost_and_comes_back(
+    live: PostgresSink, database: str, lost: str
+) -> None:
+    """Where the first is lost, the other one's run applied it and repeated nothing: an outcome falls to zero."""
+    one, other = UUID(int=77), UUID(int=78)
+    first = record("refunded", 30, at=9, reference="090", event_id="first", offset=6, run=one)
+    again = record("refunded", 30, at=9, reference="090", event_id="again", offset=7, run=other)
+    for each in (first, again):
+        await live.apply(PLACE, [each], next_offset=each.offset + 1)
+    await live.pool.execute("DELETE FROM payment_events WHERE event_id = $1", lost)
+    assert await verify(live.pool) != []
+
+    async with shadow(database, "test") as replayed:
+        await replayed.apply(PLACE, [*log(), first, again], [DEAD], next_offset=8)
+        where = {"topic": PLACE.topic, "starts": {0: 0}, "ends": {0: 8}}
+        found = await compare(live.pool, replayed.schema, **where)
+        done = await mend(live, replayed.schema)
+        left = await compare(live.pool, replayed.schema, **where)
+
+    assert [(each.problem, each.subject) for each in found] == [("in the log, not in the tables", lost)]
+    assert (done.events, left, await verify(live.pool)) == (1, [], [])
+    shares = {run: outcome for run, outcome, *_ in await counts(live) if run in {one, other}}
+    expected = {"first": {one: "duplicate", other: "applied"}, "again": {one: "applied", other: "duplicate"}}
+    assert shares == expected[lost]
 
 
 async def test_an_event_that_the_log_never_had_is_named_and_stays(live: PostgresSink, database: str) -> None:
