@@ -92,8 +92,9 @@ async def compare(
     """
     What the shadow and the live tables disagree on, from one snapshot; an empty list is the proof.
 
-    Every outcome of the shadow, of every event under every run, exists live; every live event that was first seen in the
-    range exists in the shadow; live payments are the fold of live events. `starts` and `ends` are the offsets that were read, by partition.
+    Every outcome of the shadow, of every event under every run, exists live; every live event that was first seen in
+    the range exists in the shadow; live payments are the fold of live events. `starts` and `ends` are the offsets
+    that were read, by partition.
 
     Raises:
         SinkError: as `sinks/sqlstate.py` routes it.

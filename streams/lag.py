@@ -21,6 +21,7 @@ from aiokafka.errors import KafkaError
 
 from schemas.errors import BrokerUnavailable
 from streams.batch import read_any_header
+from streams.closing import closed
 from streams.position import start_of
 
 # The next offset of each partition as the group's store has it; None: the store does not tell. Raises nothing.
@@ -78,10 +79,7 @@ class LagProbe:
         self._admin = self._consumer = None
         for client in (consumer.stop() if consumer else None, admin.close() if admin else None):
             if client is not None:
-                try:
-                    await asyncio.wait_for(client, 5.0)
-                except (KafkaError, TimeoutError, OSError):
-                    continue
+                await closed(client)
 
     async def measure(self, group: str, topic: str, *, stored: Stored | None = None) -> list[PartitionLag]:
         """

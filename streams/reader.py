@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,10 +13,12 @@ from aiokafka.errors import KafkaError
 
 from schemas.errors import BrokerUnavailable
 from streams.batch import read_any_header
+from streams.closing import closed
 from streams.slice import Slice
 
 SLICE_RECORDS = 2_000
 _STALL_S = 30.0
+_FETCH_WAIT_MS = 1_000
 _REQUEST_TIMEOUT_MS = 15_000
 
 
@@ -55,12 +58,14 @@ async def find_range(bootstrap: str, topic: str, since: datetime | None = None, 
     return Range(topic, {p.partition: starts[p] for p in partitions}, {p.partition: stops[p] for p in partitions})
 
 
-async def read(bootstrap: str, wanted: Range, *, slice_records: int = SLICE_RECORDS) -> AsyncIterator[Slice]:
+async def read(
+    bootstrap: str, wanted: Range, *, slice_records: int = SLICE_RECORDS, stall_s: float = _STALL_S
+) -> AsyncIterator[Slice]:
     """
     The range's records as slices: in offset order within a partition, partitions interleaved.
 
     Raises:
-        BrokerUnavailable: retry from the beginning; nothing arrived for 30 s.
+        BrokerUnavailable: retry from the beginning; nothing arrived for `stall_s` seconds of waiting.
     """
     left = {p: end for p, end in wanted.ends.items() if wanted.starts[p] < end}
     if not left:
@@ -69,9 +74,17 @@ async def read(bootstrap: str, wanted: Range, *, slice_records: int = SLICE_RECO
         consumer.assign([TopicPartition(wanted.topic, p) for p in left])
         for partition in left:
             consumer.seek(TopicPartition(wanted.topic, partition), wanted.starts[partition])
+        waited_s, before = 0.0, dict[int, int]()
         while left:
-            async with asyncio.timeout(_STALL_S):
-                fetched = await consumer.getmany(timeout_ms=1_000, max_records=slice_records)
+            asked_at = time.monotonic()
+            async with asyncio.timeout(stall_s):
+                fetched = await consumer.getmany(timeout_ms=_FETCH_WAIT_MS, max_records=slice_records)
+                positions = {p: await consumer.position(TopicPartition(wanted.topic, p)) for p in left}
+            # What a slice takes whoever reads us is not the broker's time. A broker that is gone answers nothing, too.
+            moved = bool(fetched) or positions != before
+            waited_s, before = 0.0 if moved else waited_s + time.monotonic() - asked_at, positions
+            if waited_s >= stall_s:
+                raise TimeoutError(f"nothing arrived for {waited_s:.0f} s")
             for place, records in fetched.items():
                 end = left.get(place.partition)
                 if end is None:
@@ -80,11 +93,10 @@ async def read(bootstrap: str, wanted: Range, *, slice_records: int = SLICE_RECO
                 if inside:
                     first, after = inside[0].offset, inside[-1].offset + 1
                     yield Slice(place.topic, place.partition, inside, first, after, _bytes(inside))
-            for partition, end in list(left.items()):
-                place = TopicPartition(wanted.topic, partition)
-                if await consumer.position(place) >= end:  # also past gaps that compaction or transactions left
+            for partition, position in positions.items():
+                if position >= left[partition]:  # also past gaps that compaction or transactions left
                     del left[partition]
-                    consumer.pause(place)
+                    consumer.pause(TopicPartition(wanted.topic, partition))
 
 
 class _Groupless:
@@ -106,20 +118,14 @@ class _Groupless:
         try:
             await asyncio.wait_for(self._consumer.start(), _STALL_S)
         except (KafkaError, TimeoutError, OSError) as exc:
-            await self._stop()
+            await closed(self._consumer.stop())
             raise BrokerUnavailable(f"{self._what}: {type(exc).__name__} {exc}") from exc
         return self._consumer
 
     async def __aexit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
-        await self._stop()
+        await closed(self._consumer.stop())
         if isinstance(exc, KafkaError | TimeoutError | OSError):
             raise BrokerUnavailable(f"{self._what}: {type(exc).__name__} {exc}") from exc
-
-    async def _stop(self) -> None:
-        try:
-            await asyncio.wait_for(self._consumer.stop(), 5.0)
-        except (KafkaError, TimeoutError, OSError):
-            return
 
 
 async def _partitions(consumer: AIOKafkaConsumer, topic: str) -> list[TopicPartition]:
