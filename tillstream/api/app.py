@@ -17,14 +17,15 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from schemas.errors import TillError
-from tillstream.api import problem, v1
+from tillstream.api import compat, problem, v1
+from tillstream.api.compat.envelope import Envelope
 from tillstream.api.guard import Guard
 from tillstream.api.probe import router as probe
 from tillstream.api.world import World
 from tillstream.redaction import process_redactor
 
 # Every family of routes, in the order in which they are tried.
-ROUTERS: tuple[APIRouter, ...] = (probe, *v1.ROUTERS)
+ROUTERS: tuple[APIRouter, ...] = (probe, *v1.ROUTERS, *compat.ROUTERS)
 
 _SUMMARY = "Payments from everywhere, through Kafka, into one PostgreSQL table: connectors, payments, dead letters."
 
@@ -43,6 +44,7 @@ def application(world: World | None = None) -> FastAPI:
     app.state.world = world
     redact = process_redactor().redact if world is None else world.redact
     app.add_middleware(Guard, redact=redact)
+    app.add_middleware(Envelope)
     _handle_errors(app, redact)
     for router in ROUTERS:
         app.include_router(router)

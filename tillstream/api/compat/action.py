@@ -1,0 +1,165 @@
+"""
+What the seeds' families do with connectors: each a call of a service, in the words of `tillstream/control/dialect.py`.
+
+Each change is logged here; what follows from it its worker logs, in seed 000's words.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from datetime import date
+from typing import Any
+
+from connectors.clock import SystemClock
+from connectors.context import SourceContext
+from connectors.spec import SourceSpec
+from tillstream.api.v1.source_type import spec_of
+from tillstream.api.world import World
+from tillstream.config import Environment
+from tillstream.control import connector as connectors
+from tillstream.control import dialect, edit, request, run
+from tillstream.control.connector import ConnectorView, Label
+from tillstream.control.dialect import Plan, Wanted
+from tillstream.control.pin import pin
+from tillstream.control.run import RunView
+
+logger = logging.getLogger(__name__)
+
+MANUAL_TEST = "MANUAL_TEST"  # seed 003's, where nobody says who
+
+
+async def found(world: World, wanted: str) -> ConnectorView:
+    """
+    The connector of this number, `conn_<number>`, name or id.
+
+    Raises:
+        NotFound: there is none.
+    """
+    return await connectors.find(world.pool, wanted)
+
+
+async def made(world: World, name: str, wanted: Wanted) -> ConnectorView:
+    """
+    A new connector; a worker starts it within seconds.
+
+    Raises:
+        ConfigError: everything that is wrong with it. Conflict: the name is taken.
+    """
+    spec = spec_of(world, wanted.kind)
+    configuration = _options(world, spec, wanted.configuration)
+    schedule = wanted.plan.over(None)
+    label = Label(wanted.type or connectors.TYPES.get(spec.kind), wanted.provider)
+    identifier = await connectors.create(
+        world.pool,
+        name=name,
+        spec=spec,
+        configuration=configuration,
+        provider=wanted.provider,
+        schedule=schedule,
+        label=label,
+    )
+    _log("connector created", name)
+    view = await connectors.find(world.pool, str(identifier))
+    return await _pinned(world, view, spec)
+
+
+async def changed(
+    world: World, view: ConnectorView, *, name: str | None, configuration: Mapping[str, Any] | None, plan: Plan
+) -> ConnectorView:
+    """
+    The connector, changed; what is not given stays as it is. A configuration is given whole.
+
+    Raises:
+        ConfigError: everything that is wrong with it. Conflict: the name is taken. NotFound: it was deleted meanwhile.
+    """
+    spec = spec_of(world, view.kind)
+    options = None if configuration is None else _options(world, spec, configuration)
+
+    def wish(before: edit.Described) -> edit.Described:
+        return dataclasses.replace(
+            before,
+            name=before.name if name is None else name,
+            configuration=before.configuration if options is None else options,
+            schedule=plan.over(before.schedule),
+        )
+
+    done = await edit.change(world.pool, view.id, wish, world.specs)
+    _log("connector changed", done.view.name)
+    return done.view
+
+
+async def deleted(world: World, view: ConnectorView) -> None:
+    """
+    Let go of it: its worker stops it within seconds, its name is free, its payments stay.
+
+    Raises:
+        NotFound: it was deleted before.
+    """
+    await connectors.delete(world.pool, view)
+    _log("connector deleted", view.name)
+
+
+async def paused(world: World, view: ConnectorView, *, note: str = "", by: str = "") -> ConnectorView:
+    """The connector, paused: it runs by no schedule, and not when it is asked."""
+    done = await edit.pause(world.pool, view.id, note=note, by=by)
+    _log("connector paused", view.name)
+    return done
+
+
+async def resumed(world: World, view: ConnectorView, *, by: str = "") -> ConnectorView:
+    """The connector, active."""
+    done = await edit.resume(world.pool, view.id, by=by)
+    _log("connector resumed", view.name)
+    return done
+
+
+async def asked(
+    world: World,
+    view: ConnectorView,
+    *,
+    since: date | None = None,
+    until: date | None = None,
+    force: bool = False,
+    by: str = "",
+) -> RunView:
+    """
+    A run that somebody wants; a worker begins it within seconds.
+
+    Raises:
+        Conflict: the connector is paused. ConfigError: its source knows no days, or they are the wrong way round.
+    """
+    spec = spec_of(world, view.kind)
+    view = await _pinned(world, view, spec)
+    who = by or request.MANUAL
+    run_id = await request.ask(world.pool, view, spec, since=since, until=until, force=force, requested_by=who)
+    _log("run asked for", view.name)
+    return await run.find_run(world.pool, str(run_id))
+
+
+def _options(world: World, spec: SourceSpec, given: Mapping[str, Any]) -> dict[str, Any]:
+    options = dialect.spelled(spec, given)
+    if world.settings.environment is Environment.PRODUCTION:
+        return options
+    return dialect.reaching(spec, options)
+
+
+async def _pinned(world: World, view: ConnectorView, spec: SourceSpec) -> ConnectorView:
+    return await pin(world.pool, view, spec, _context(world, view))
+
+
+def _context(world: World, view: ConnectorView) -> SourceContext:
+    return SourceContext(
+        connector_id=view.id,
+        connector=view.name,
+        clock=SystemClock(),
+        secrets=world.secrets,
+        meter=world.meter,
+        production=world.settings.environment is Environment.PRODUCTION,
+        adapters=world.adapters,
+    )
+
+
+def _log(event: str, name: str) -> None:
+    logger.info(event, extra={"facts": {"component": "api", "connector": name}})

@@ -1,0 +1,193 @@
+"""Seed 004: `/ops/connectors`, the same connectors in camel case, named `conn_<number>`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Query, Response
+from pydantic import BaseModel
+
+from tillstream.api.compat import action
+from tillstream.api.compat.connectors import SeedSummary, Status
+from tillstream.api.compat.install import SeedUninstalled
+from tillstream.api.compat.run import add_actions
+from tillstream.api.compat.shape import Body, Instant, given, takes
+from tillstream.api.problem import PROBLEMS
+from tillstream.api.world import World, WorldDep
+from tillstream.control import connector as connectors
+from tillstream.control import dialect, history
+from tillstream.control.connector import ConnectorStatus, ConnectorView
+from tillstream.control.history import SeedHealth
+
+router = APIRouter(prefix="/ops/connectors", tags=["seed-004"], responses=PROBLEMS)
+
+Configuration = dict[str, Any]  # a source's own: any JSON object
+
+
+class OpsConnector(BaseModel):
+    """One connector. `health_status` is NEVER_RUN, HEALTHY, WARNING or CRITICAL; `backlog`: files not through."""
+
+    id: str
+    name: str
+    type: str
+    provider: str
+    status: str
+    config: Configuration
+    health_status: str
+    last_run_at: Instant | None
+    last_run_status: str | None
+    last_success_at: Instant | None
+    backlog: int
+    success_rate: int
+    total_runs: int
+    created_at: Instant
+    updated_at: Instant
+
+
+class OpsOneConnector(OpsConnector):
+    """One connector, by itself."""
+
+    success: bool = True
+
+
+class OpsConnectors(BaseModel):
+    """Connectors by number."""
+
+    success: bool = True
+    connectors: list[OpsConnector]
+    summary: SeedSummary
+
+
+class OpsFound(BaseModel):
+    """The source answers as it should, and these are the names of its files, if it has files."""
+
+    success: Literal[True] = True
+    filesFound: list[str]  # noqa: N815  the seed's key
+
+
+class OpsNewConnector(Body):
+    """A connector that is to be. Its schedule and time zone are in `config`."""
+
+    name: str
+    type: str
+    provider: str
+    config: Configuration
+
+
+class OpsChangedConnector(Body):
+    """What is to be different; `config` is given whole."""
+
+    name: str | None = None
+    config: Configuration | None = None
+
+
+_TOLD = frozenset(OpsOneConnector.model_fields)
+_BESIDE = _TOLD - frozenset(OpsChangedConnector.model_fields)
+
+
+@router.get("")
+async def list_connectors(
+    world: WorldDep,
+    status: Status | None = None,
+    type_: Annotated[str | None, Query(alias="type")] = None,
+    provider: str | None = None,
+    search: Annotated[str | None, Query(max_length=255, description="Part of a name or provider.")] = None,
+) -> OpsConnectors:
+    """List connectors. The summary counts those of every status."""
+    health, part = await history.health(world.pool), (search or "").lower()
+    views = [
+        view
+        for view in sorted(await connectors.list_connectors(world.pool), key=lambda view: view.number)
+        if view.number in health
+        and (part in view.name.lower() or part in view.provider.lower())
+        and type_ in (None, health[view.number].type)
+        and provider in (None, view.provider)
+    ]
+    count = [view.status.value for view in views].count
+    return OpsConnectors(
+        connectors=[
+            OpsConnector(**_told(view, health[view.number])) for view in views if status in (None, view.status.value)
+        ],
+        summary=SeedSummary(
+            total=len(views),
+            active=count(ConnectorStatus.ACTIVE.value),
+            paused=count(ConnectorStatus.PAUSED.value),
+            failed=count("FAILED"),
+        ),
+    )
+
+
+@router.post("", status_code=201, openapi_extra=takes(OpsNewConnector))
+async def create_connector(
+    world: WorldDep,
+    response: Response,
+    body: Annotated[
+        OpsNewConnector, Depends(given(OpsNewConnector, beside=_TOLD - frozenset(OpsNewConnector.model_fields)))
+    ],
+) -> OpsOneConnector:
+    """Make a connector. Secrets in `config` are kept apart and never told again."""
+    view = await action.made(world, body.name, dialect.of_seed_004(body.type, body.provider, body.config))
+    response.headers["Location"] = f"/ops/connectors/conn_{view.number}"
+    return await _one(world, view)
+
+
+@router.get("/{ref}")
+async def show_connector(ref: str, world: WorldDep) -> OpsOneConnector:
+    """One connector and how it fares."""
+    return await _one(world, await action.found(world, ref))
+
+
+@router.put("/{ref}", openapi_extra=takes(OpsChangedConnector))
+async def change_connector(
+    ref: str,
+    world: WorldDep,
+    body: Annotated[OpsChangedConnector, Depends(given(OpsChangedConnector, beside=_BESIDE))],
+) -> OpsOneConnector:
+    """Change it; its worker starts it anew, from where it stood. What is not given stays."""
+    view = await action.found(world, ref)
+    configuration, plan = None, dialect.Plan()
+    if body.config is not None:
+        configuration, plan = dialect.of_config_004(view.kind, view.provider, body.config)
+    done = await action.changed(world, view, name=body.name, configuration=configuration, plan=plan)
+    return await _one(world, done)
+
+
+@router.delete("/{ref}")
+async def delete_connector(ref: str, world: WorldDep) -> SeedUninstalled:
+    """Delete it. Its runs and payments stay."""
+    await action.deleted(world, await action.found(world, ref))
+    return SeedUninstalled()
+
+
+add_actions(router)
+
+
+async def _one(world: World, view: ConnectorView) -> OpsOneConnector:
+    health = await history.health(world.pool, [view.number])
+    return OpsOneConnector(**_told(view, health[view.number]))
+
+
+def _told(view: ConnectorView, health: SeedHealth) -> dict[str, Any]:
+    schedule = view.schedule
+    plan = {"schedule": schedule.cron, "scheduleEnabled": schedule.enabled} if schedule.cron else {}
+    return {
+        "id": f"conn_{view.number}",
+        "name": view.name,
+        "type": health.type,
+        "provider": view.provider,
+        "status": view.status.value,
+        "config": {**dialect.camel(view.configuration), **plan, "timezone": _zone(view)},
+        "health_status": health.health_status,
+        "last_run_at": health.last_run_at,
+        "last_run_status": health.last_run_status,
+        "last_success_at": health.last_success_at,
+        "backlog": health.backlog,
+        "success_rate": view.success_rate,
+        "total_runs": view.total_runs,
+        "created_at": view.created_at,
+        "updated_at": view.updated_at,
+    }
+
+
+def _zone(view: ConnectorView) -> str:
+    return str(view.configuration.get("timezone") or view.schedule.timezone)
