@@ -29,6 +29,7 @@ from schemas.errors import RecordRejected, TillError
 from schemas.failpoint import failpoint
 
 TEST_PREFIX = "test-"  # seed 001, custom filtering
+CANCEL_S = 1.5  # for acknowledgements, and for the last checkpoint, of a run that is cancelled: it ends within 5 s
 _PART_SAVED_S = 30.0  # between two checkpoints inside a batch: each names every event of it that is out
 _MOST_PART = 8_192  # events named by a checkpoint, 35 bytes each; of more the first are published again
 
@@ -180,7 +181,8 @@ class Delivery:
 
     async def _settled(self, task: asyncio.Task[None]) -> None:
         """Wait for `stop_s` at most, then give it up. How it ends does not matter: what it lacks is read again."""
-        timer = asyncio.ensure_future(self._out.clock.sleep(self._config.stop_s))
+        within_s = min(self._config.stop_s, CANCEL_S) if self._run.cancelled else self._config.stop_s
+        timer = asyncio.ensure_future(self._out.clock.sleep(within_s))
         await asyncio.wait({task, timer}, return_when=asyncio.FIRST_COMPLETED)
         timer.cancel()
         await abandon(task)

@@ -13,6 +13,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 
 from pydantic import Field, field_validator
 
@@ -31,6 +32,7 @@ from schemas.event import MAX_PATH
 
 logger = logging.getLogger(__name__)
 
+_MOST_NAMES = 100  # that a check lists
 _SILENT = ("", "pattern")  # what is wanted, and what was never meant
 
 
@@ -96,7 +98,9 @@ class DirectorySource:
 
     async def check(self) -> Sequence[CheckStep]:
         """Open the folder, list it, read the first byte of a file of it."""
-        return await _check(self._config.directory, self._folder, self._threads)
+        return await _check(
+            self._config.directory, self._folder, self._threads, wanted=lambda entry: not self._skip_reason(entry)
+        )
 
     async def close(self) -> None:
         """Let the threads end; no file is held between calls."""
@@ -144,7 +148,7 @@ SPEC = SourceSpec(
 )
 
 
-async def _check(path: str, folder: Folder, threads: Threads) -> list[CheckStep]:
+async def _check(path: str, folder: Folder, threads: Threads, *, wanted: Callable[[Entry], bool]) -> list[CheckStep]:
     steps: list[CheckStep] = []
     entries: list[Entry] = []
 
@@ -167,6 +171,9 @@ async def _check(path: str, folder: Folder, threads: Threads) -> list[CheckStep]
         steps.append(await _timed(name, step))
         if not steps[-1].ok:
             break
+        if step is list_folder:
+            names = [printable(entry.name) for entry in entries if wanted(entry)]
+            steps[-1] = replace(steps[-1], found=tuple(sorted(names)[:_MOST_NAMES]))
     return steps
 
 

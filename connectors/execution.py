@@ -208,9 +208,21 @@ class Execution:
         try:
             await pause(seconds, clock=self.ports.clock, stop=run.stop)
         finally:
-            await self.queue.come_back(work.order)
+            await self._come_back(work, run)
         if run.stop.is_set():
             raise Stopped
+
+    async def _come_back(self, work: Work, run: Run) -> None:
+        """Wait for room to go on; to end, at a stop, none is needed."""
+        returning = asyncio.ensure_future(self.queue.come_back(work.order))
+        stopping = asyncio.ensure_future(run.stop.wait())
+        try:
+            await asyncio.wait({returning, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+            if not returning.done():
+                returning.cancel()
+                self.queue.squeeze_in()
 
     async def _finish(self, task: Task, run: Run) -> None:
         """Let the source do what it does once an object is done with, within `deadline_s` and until a stop."""

@@ -30,10 +30,12 @@ from sinks.pool import Pool, close_pool, open_pool
 from tests.database import migrated
 from tillstream.control import claim as claims
 from tillstream.control import connector as connectors
+from tillstream.control import edit
 from tillstream.control import request as requests
 from tillstream.control import run as runs
 from tillstream.control.connector import ConnectorStatus, ConnectorView
 from tillstream.control.desired import desired
+from tillstream.control.edit import patch_of
 from tillstream.control.fleet import Fleet, World
 from tillstream.control.member import GIVE_UP_S, STOP_S
 from tillstream.control.report import TaskRow, tasks_of
@@ -570,6 +572,108 @@ async def test_runs_of_a_connector_that_is_deleted_end_with_it(pool: Pool, tmp_p
     await connectors.delete(pool, view)
 
     assert (await runs.find_run(pool, str(run_id))).reason == "cancelled: its connector was deleted"
+
+
+async def test_a_run_that_nobody_asked_for_is_cancelled_and_nothing_is_published_under_it_afterwards(
+    pool: Pool, world: World, memory: Memory, tmp_path: Path
+) -> None:
+    """In the middle of a batch, whose acknowledgement never comes; the next run reads what this one left."""
+    faults = Faults()
+    gate = faults.hold("publish:half")
+    slow = replace(world, ports=replace(world.ports, publisher=MemoryPublisher(memory, faults)))
+    view = await a_connector(pool, tmp_path / "in", checkpoint_s=0)
+    (tmp_path / "in" / "a.jsonl").write_text("\n".join(ROW % n for n in range(10)))
+    async with sailing(slow, refresh_s=3600) as fleet:
+        await until(lambda: len(memory.log) == 5)
+        await eventually(lambda: pool.fetchval("SELECT 1 FROM connector_runs"))
+        [running] = await runs.list_runs(pool)
+
+        assert not await requests.cancel(pool, running, cancelled_by="USER_123")
+        async with asyncio.timeout(5):
+            ended = await closed(pool, running.id)
+        published = [event for event in memory.events if event.lineage and event.lineage.run_id == running.id]
+        gate.set()
+        await until(lambda: len(memory.event_ids) == 10)
+        await until(lambda: not fleet.statuses["bank"].open_runs)
+
+    assert (ended.status, ended.reason, ended.cancelled) == (RunStatus.FAILED, "cancelled", True)
+    assert len(published) == 5
+    assert [event for event in memory.events if event.lineage and event.lineage.run_id == running.id] == published
+    others = [each for each in await runs.list_runs(pool) if each.id != running.id]
+    assert [(each.published, each.type) for each in others if each.read] == [(10, "SCHEDULED")]
+    assert (await connectors.find(pool, view.name)).status is ConnectorStatus.ACTIVE
+
+
+async def test_a_run_cancelled_in_its_listing_makes_no_more_work_of_it(
+    pool: Pool, world: World, memory: Memory, tmp_path: Path
+) -> None:
+    """Else what the listing still finds would hold the run open, or be published under it."""
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    class Slow(directory.DirectorySource):
+        async def tasks(self, known: Mapping[str, Cursor]) -> AsyncIterator[Sequence[Task | Skipped]]:
+            async for page in super().tasks(known):
+                for item in page:
+                    yield [item]
+                    if isinstance(item, Task) and not go_on.is_set():
+                        begun.set()
+                        await go_on.wait()
+
+    spec = replace(directory.SPEC, factory=Slow)
+    await a_connector(pool, tmp_path / "in", deadline_s=600)
+    for n in range(3):
+        (tmp_path / "in" / f"{n}.json").write_text(ROW % n)
+    async with sailing(replace(world, specs={"directory": spec}), refresh_s=3600):
+        await asyncio.wait_for(begun.wait(), 60)
+        await until(lambda: len(memory.event_ids) == 1)
+        await eventually(lambda: pool.fetchval("SELECT 1 FROM connector_runs"))
+        [running] = await runs.list_runs(pool)
+
+        await requests.cancel(pool, running)
+        async with asyncio.timeout(5):
+            assert (await closed(pool, running.id)).reason == "cancelled"
+        go_on.set()
+        await until(lambda: len(memory.event_ids) == 3)
+
+    under = [event for event in memory.events if event.lineage and event.lineage.run_id == running.id]
+    assert len(under) == 1
+
+
+async def test_a_cancelled_run_whose_worker_died_is_ended_by_the_next_one(
+    pool: Pool, world: World, tmp_path: Path
+) -> None:
+    view = await a_connector(pool, tmp_path / "in", poll_s=3600)
+    run_id = UUID(int=7)
+    await PostgresRunLog(pool).open(run_id, view.id, triggered_by="SCHEDULER", run_type="SCHEDULED")
+    assert not await requests.cancel(pool, await runs.find_run(pool, str(run_id)))
+
+    async with sailing(world):
+        ended = await closed(pool, run_id)
+
+    assert (ended.status, ended.reason) == (RunStatus.FAILED, "cancelled")
+
+
+async def test_a_connector_with_a_schedule_runs_what_is_asked_for_and_nothing_by_itself(
+    pool: Pool, world: World, memory: Memory, tmp_path: Path
+) -> None:
+    view = await a_connector(pool, tmp_path / "in")
+    other = await a_connector(pool, tmp_path / "other", "polls")
+    planned = patch_of({"schedule": {"cron": "0 2 * * *"}})
+    await edit.change(pool, view.id, planned, {"directory": directory.SPEC})
+    (tmp_path / "in" / "a.json").write_text(ROW % "1")
+    async with sailing(world) as fleet:
+        await until(lambda: set(fleet.statuses) == {"bank", "polls"})
+        (tmp_path / "other" / "b.json").write_text(ROW % "2")  # is read by polling, long after `a` would have been
+        await until(lambda: len(memory.event_ids) == 1)
+        assert [run.connector_id for run in await runs.list_runs(pool)] == [other.id]
+
+        run_id = await requests.ask(pool, view, directory.SPEC)
+        assert (await read(pool, run_id)).published == 1
+        (tmp_path / "in" / "c.json").write_text(ROW % "3")
+
+        unplanned = patch_of({"schedule": {"cron": None}})
+        await edit.change(pool, view.id, unplanned, {"directory": directory.SPEC})
+        await until(lambda: len(memory.event_ids) == 3)
 
 
 # --- tasks, as another process sees them ---
