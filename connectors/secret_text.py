@@ -19,7 +19,7 @@ from schemas.errors import SourceMisconfigured
 
 MASK = "***"
 _NAMES = re.compile(
-    r"authori[sz]|authentic|auth$|cookie|token|key(?!word|board)|secret|passw|passphrase|pwd|credential|signature|hmac"
+    r"authori[sz]|authentic|auth$|cookie|token|key(?!word|board)|secret|pass?w|passphrase|pwd|credential|signature|hmac"
     r"|jwt|bearer|session",
     re.IGNORECASE,
 )
@@ -141,10 +141,11 @@ def _leaves(value: Any, path: str, *, in_confidence: bool) -> Iterator[tuple[str
 
 
 def _is_spelled(value: Any, *, in_confidence: bool) -> bool:
-    """Whether it is a secret itself instead of a reference, or a text around one."""
+    """Whether it is a secret itself, or the mask of one, instead of a reference or a text around one."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return False
     text = str(value)
     if REFERENCE.search(text):
         return False
-    return (in_confidence and len(_PLACE.sub("", text)) >= _SHORTEST) or _SCHEMES.match(text.strip()) is not None
+    is_long = len(_PLACE.sub("", text)) >= _SHORTEST
+    return (in_confidence and (is_long or text == MASK)) or _SCHEMES.match(text.strip()) is not None

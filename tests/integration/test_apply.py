@@ -15,7 +15,7 @@ from uuid import uuid4
 import pytest
 import yaml
 
-from connectors import directory
+from connectors import directory, http_api
 from connectors.clock import SystemClock
 from connectors.context import SourceContext
 from connectors.registry import specs
@@ -243,6 +243,41 @@ def test_commands_apply_check_and_ask_for_runs(till: Till, tmp_path: Path, datab
     assert json.loads(paused.stdout)["status"] == "PAUSED"
     refused = till("connector", "run", "bank")
     assert refused.returncode == ExitStatus.CONFLICT
+
+
+def test_a_secret_that_an_old_configuration_spells_is_shown_nowhere(till: Till, tmp_path: Path, database: str) -> None:
+    asyncio.run(migrated(database))
+    resource = {"name": "r", "query": {"from": "{from}", "to": "{to}", "api_key": "canary-1"}}
+    api = {
+        "api_base_url": "https://x.example",
+        "type": "payin",
+        "request_headers": {"Authorization": "Bearer canary-2"},
+    }
+    old = {**api, "resources": [resource], "token": "canary-3"}
+    asyncio.run(inserted(database, "api", http_api.SPEC, old))
+    described = {**api, "request_headers": {}, "resources": [{**resource, "query": {"from": "{from}", "to": "{to}"}}]}
+    file = tmp_path / "api.yaml"
+    file.write_text(yaml.safe_dump({"name": "api", "kind": "http_api", "configuration": described}))
+
+    outputs = [
+        till("connector", *words, *more)
+        for words in (["show", "api"], ["list"], ["pause", "api"], ["apply", "--dry-run", "-f", str(file)])
+        for more in ([], ["-o", "json"], ["-o", "yaml"])
+    ]
+
+    assert [each.returncode for each in outputs] == [0] * len(outputs)
+    told = "".join(each.stdout + each.stderr for each in outputs)
+    assert "canary" not in told
+    assert "request_headers.Authorization" in told
+    assert "***" in told
+
+
+async def inserted(dsn: str, name: str, spec: SourceSpec, configuration: dict[str, object]) -> None:
+    """As an earlier version has taken it."""
+    opened = await open_pool(dsn, size=1)
+    async with opened.acquire() as held:
+        await connectors.insert(held, name=name, spec=spec, configuration=configuration, provider=name)
+    await close_pool(opened)
 
 
 def test_kinds_are_listed_and_shown_with_their_options(till: Till) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from schemas.errors import TillError
 from tillstream.cli import change, context
 from tillstream.cli.exit import ExitStatus
 from tillstream.cli.file import documents_of, located, object_of, warn_of_absence
@@ -43,7 +44,7 @@ _STATUSES = {"SUCCESS": ExitStatus.OK, "PARTIAL_SUCCESS": ExitStatus.PARTIAL, "F
 @group.command("list")
 def list_(output: OutputOption = Output.TABLE) -> None:
     """List connectors with their health."""
-    views = context.run(_listed())
+    views = [_shown(view) for view in context.run(_listed())]
     if output is not Output.TABLE:
         print_data(output, views)
         return
@@ -67,6 +68,7 @@ def show(connector: NameArgument, output: OutputOption = Output.TABLE) -> None:
 
     view = context.run(_found(connector))
     options = in_force(spec_of(view.kind), view.configuration)
+    view = _shown(view)
     if output is not Output.TABLE:
         print_data(output, {**asdict(view), "options": options})
         return
@@ -128,6 +130,8 @@ def update(
 
     What no option names stays as it is; `KEY=null` brings a key's default back.
     """
+    from connectors.secret_text import masked
+
     if not set_ and file is None and provider is None:
         raise typer.BadParameter("nothing to change: name an option, a file or a provider", param_hint="--option")
     changed = _from_options(set_ or [])
@@ -135,7 +139,8 @@ def update(
         _updated(connector, changed, object_of(file) if file else None, provider, dry_run=dry_run)
     )
     if output is not Output.TABLE:
-        print_data(output, {"id": view.id, "name": view.name, "configuration": configuration, "dry_run": dry_run})
+        told = masked(configuration, spec_of(view.kind).config)
+        print_data(output, {"id": view.id, "name": view.name, "configuration": told, "dry_run": dry_run})
     else:
         note(f"connector {view.name} {'can be updated' if dry_run else 'updated; its worker starts it anew'}")
     warn_of_absence(configuration, view.kind)
@@ -242,7 +247,7 @@ def resume(connector: NameArgument, output: OutputOption = Output.TABLE) -> None
 
 def _tell_status(view: ConnectorView, output: Output, now: str) -> None:
     if output is not Output.TABLE:
-        print_data(output, view)
+        print_data(output, _shown(view))
     else:
         note(f"connector {view.name} {now}")
 
@@ -265,6 +270,17 @@ def _reported(report: ReportView) -> list[tuple[str, object]]:
 
 def _counted(view: RunView) -> str:
     return f"{view.read} read, {view.published} published, {view.rejected} rejected, {view.skipped} skipped"
+
+
+def _shown(view: ConnectorView) -> ConnectorView:
+    """Without the secrets that an old configuration spells."""
+    from tillstream.control.connector import shown
+
+    try:
+        spec = spec_of(view.kind)
+    except TillError:  # a plugin that is not here
+        spec = None
+    return shown(view, spec)
 
 
 def _short(cause: str) -> str:

@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from uuid import UUID
 
+from connectors.secret_text import masked
 from connectors.spec import SourceSpec
 from schemas.errors import ConfigError, Conflict
 from sinks.pool import Connection, Pool, connection
@@ -91,7 +93,7 @@ async def _apply(held: Connection, document: Document, spec: SourceSpec) -> Appl
             hint="choose another name for another kind of source",
         )
     provider, status = document.provider or before.provider, document.status or before.status
-    found = tuple(_differences(before, document.configuration, provider, status.value))
+    found = tuple(_differences(before, document.configuration, provider, status.value, spec))
     if (before.configuration, before.provider) != (document.configuration, provider):
         await connectors.change(held, before, configuration=document.configuration, provider=provider)
     if before.status is not status:
@@ -112,15 +114,17 @@ async def _created(held: Connection, document: Document, spec: SourceSpec) -> Ap
     status = document.status or connectors.ConnectorStatus.ACTIVE
     described = {"kind": document.kind, "provider": provider, "status": status.value}
     found = [Difference(key, None, value) for key, value in described.items()]
-    found += [Difference(key, None, value) for key, value in flat(document.configuration, "configuration")]
+    told = masked(document.configuration, spec.config)
+    found += [Difference(key, None, value) for key, value in flat(told, "configuration")]
     return Applied(identifier, document.name, document.kind, Change.CREATED, 1, tuple(found))
 
 
 def _differences(
-    before: ConnectorView, configuration: Configuration, provider: str, status: str
+    before: ConnectorView, configuration: Configuration, provider: str, status: str, spec: SourceSpec
 ) -> Iterator[Difference]:
     if before.provider != provider:
         yield Difference("provider", before.provider, provider)
     if before.status.value != status:
         yield Difference("status", before.status.value, status)
-    yield from differences(before.configuration, configuration, "configuration")
+    hide = partial(masked, model=spec.config)
+    yield from differences(before.configuration, configuration, "configuration", hide=hide)

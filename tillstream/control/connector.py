@@ -12,7 +12,7 @@ import difflib
 import json
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -20,6 +20,7 @@ from uuid import UUID, uuid4
 
 from pydantic import ValidationError
 
+from connectors.secret_text import masked
 from connectors.spec import ConnectorConfig, SourceSpec
 from schemas.errors import ConfigError, Conflict, NotFound, PreconditionFailed
 from schemas.payment import MAX_PROVIDER
@@ -262,11 +263,21 @@ def _taken(name: str) -> Conflict:
 
 
 def in_force(spec: SourceSpec, configuration: Configuration) -> dict[str, object]:
-    """Every option with the value that holds, given or not; of a configuration that cannot work, what is given."""
+    """
+    Every option with the value that holds, given or not; of a configuration that cannot work, what is given.
+
+    To be shown: secrets that it spells are masked.
+    """
     try:
-        return spec.config.model_validate(configuration).model_dump(mode="json")
+        held = spec.config.model_validate(configuration).model_dump(mode="json")
     except ValidationError:
-        return dict(configuration)
+        held = dict(configuration)
+    return masked(held, spec.config)
+
+
+def shown(view: ConnectorView, spec: SourceSpec | None) -> ConnectorView:
+    """As people may see it: `***` where an old configuration spells a secret. Without a spec, by the options' names."""
+    return replace(view, configuration=masked(view.configuration, spec.config if spec else None))
 
 
 # pydantic's own error mapping

@@ -29,6 +29,7 @@ from tillstream.control.connector import Configuration, ConnectorStatus
 MAX_BYTES = 1_048_576  # a connector has a few kilobytes
 _KEYS = ("name", "kind", "provider", "status", "configuration")
 _NEEDED = ("name", "kind", "configuration")
+_QUOTED = re.compile(r"\s*(?:'(?!<)[^']{2,}'|\"(?!<)[^\"]{2,}\")")
 _HINT = "see docs/sources.md, or `till source show KIND`"
 
 
@@ -56,6 +57,8 @@ def documents(text: str, *, place: str) -> list[Document]:
     try:
         # the loader below is a safe one, made safer
         bodies = [body for body in yaml.load_all(text, Loader=_Plain) if body is not None]
+    except (ValueError, RecursionError) as exc:
+        raise ConfigError(f"{place}: has a number that is too long, or is nested too deeply", hint=_HINT) from exc
     except yaml.YAMLError as exc:
         raise ConfigError(f"{place}: is no YAML that can be used: {_told(exc)}", hint=_HINT) from exc
     if not bodies:
@@ -88,9 +91,9 @@ def _problems(body: Any) -> Iterator[str]:
         if key in body and not isinstance(body[key], str):
             yield f"{key}: must be text; got {type(body[key]).__name__}"
     status = body.get("status", ConnectorStatus.ACTIVE.value)
-    if status not in {each.value for each in ConnectorStatus}:
+    if status not in [each.value for each in ConnectorStatus]:
         allowed = ", ".join(each.value for each in ConnectorStatus)
-        yield f"status: must be one of {allowed}; got {type(status).__name__} {str(status)[:40]!r}"
+        yield f"status: must be one of {allowed}; got {type(status).__name__}"
     if not isinstance(body.get("configuration", {}), dict):
         yield f"configuration: must be a mapping; got {type(body['configuration']).__name__}"
 
@@ -102,8 +105,9 @@ def _document(place: str, body: Mapping[str, Any]) -> Document:
 
 def _told(exc: yaml.YAMLError) -> str:
     mark = getattr(exc, "problem_mark", None)
-    problem = getattr(exc, "problem", None) or str(exc)
-    return f"line {mark.line + 1}: {problem}" if mark else problem
+    # what stands between quotes in it stands in the file, and may be a secret; a place tells as much
+    problem = _QUOTED.split(getattr(exc, "problem", None) or str(exc))[0]
+    return f"line {mark.line + 1}, character {mark.column + 1}: {problem}" if mark else problem
 
 
 class _Plain(yaml.SafeLoader):
@@ -127,10 +131,10 @@ class _Plain(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str):
-                problem = f"the key {key!r} is no text: put it between quotes"
+                problem = "a key is no text: put it between quotes"
                 raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
             if key in seen:
-                problem = f"the key {key!r} is there twice"
+                problem = "a key is there twice"
                 raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep=deep)

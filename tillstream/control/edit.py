@@ -19,7 +19,7 @@ from schemas.errors import ConfigError, Conflict, NotFound, PreconditionFailed
 from sinks.pool import Connection, Pool, connection
 from tillstream.control import connector as connectors
 from tillstream.control.connector import Configuration, ConnectorStatus, ConnectorView
-from tillstream.control.difference import Difference, differences, merged
+from tillstream.control.difference import Difference, differences, hiding, merged
 from tillstream.control.schedule import Schedule
 from tillstream.control.schedule import problems as schedule_problems
 from tillstream.control.statement import statements
@@ -165,7 +165,9 @@ async def change_in(
     if new.status is not old.status:
         await connectors.switch(held, before.id, new.status, note=note, by=by)
     after = await connectors.by_id(held, before.id)
-    return Changed(after, tuple(differences(old.document(), new.document())))
+    spec = specs.get(new.kind)
+    hide = hiding(spec.config if spec else None)
+    return Changed(after, tuple(differences(old.document(), new.document(), hide=hide)))
 
 
 async def locked(held: Connection, connector_id: UUID, *, expected: int | None, by: str = "") -> ConnectorView:

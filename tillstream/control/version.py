@@ -1,4 +1,4 @@
-"""Every configuration that a connector ever had. Secrets are in it by reference only."""
+"""Every configuration that a connector ever had. Secrets are in it by reference; old ones may spell some."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from connectors.spec import SourceSpec
 from schemas.errors import NotFound
 from sinks.pool import Pool, connection
 from tillstream.control.connector import Configuration
-from tillstream.control.difference import Difference, differences
+from tillstream.control.difference import Difference, differences, hiding
 from tillstream.control.statement import statements
 
 
@@ -53,15 +54,18 @@ async def version(pool: Pool, connector_id: UUID, number: int) -> Version:
     return _version(row)
 
 
-async def compared(pool: Pool, connector_id: UUID, first: int, second: int) -> list[Difference]:
+async def compared(
+    pool: Pool, connector_id: UUID, first: int, second: int, specs: Mapping[str, SourceSpec] | None = None
+) -> list[Difference]:
     """
-    What changed from one to the other, key by key.
+    What changed from one to the other, key by key; secrets that an old one spells are masked.
 
     Raises:
         NotFound: one of them is not there. SinkError: as routed.
     """
     old, new = await version(pool, connector_id, first), await version(pool, connector_id, second)
-    return list(differences(_document(old), _document(new)))
+    spec = (specs or {}).get(new.kind)
+    return list(differences(_document(old), _document(new), hide=hiding(spec.config if spec else None)))
 
 
 # any JSON object
