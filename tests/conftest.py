@@ -83,6 +83,6 @@ def till_home() -> Iterator[Path]:
 
 @pytest.fixture
 async def api(database: str, tmp_path: Path) -> AsyncIterator[Client]:
-    """The HTTP API on a socket, over a migrated database of the test's own; Kafka is away."""
-    async with api_kit.api(tmp_path / "home", database) as client:
+    """The HTTP API on a socket, over a database with seed 003's default connector; Kafka is away."""
+    async with api_kit.api(tmp_path / "home", database, fresh=False) as client:
         yield client

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ import aiohttp
 from sinks.migrate import migrate
 from sinks.pool import close_pool, open_pool
 from streams.publisher import Producer
+from tests.database import migrated
 from tillstream.api.app import application
 from tillstream.api.server import serving
 from tillstream.api.world import World
@@ -80,10 +82,12 @@ def settings_of(home: Path, database: str, *, bootstrap: str = NOWHERE, prefix: 
 
 @contextlib.asynccontextmanager
 async def api(
-    home: Path, database: str | None, *, bootstrap: str = NOWHERE, prefix: str = "till", **more: str
+    home: Path, database: str | None, *, bootstrap: str = NOWHERE, prefix: str = "till", fresh: bool = True, **more: str
 ) -> AsyncIterator[Client]:
     """
     The API over a migrated database, on a socket; without a database it has none, as before PostgreSQL answers.
+
+    Unless it is `fresh`, what the database holds stays.
     """
     settings = settings_of(
         home, database or "postgresql://127.0.0.1:1/none", bootstrap=bootstrap, prefix=prefix, **more
@@ -91,7 +95,7 @@ async def api(
     async with Producer(bootstrap, deadline_s=10) as producer:
         world = api_world(settings, producer, meter=PrometheusMeter(), health=Health())
         if database is not None:
-            await migrate(database)
+            await (migrated(database) if fresh else migrate(database))
             world.opened = await open_pool(database, size=8, application="till-api-test", durable=False)
         try:
             async with (
@@ -114,3 +118,13 @@ async def until(ask: Any, *, within_s: float = 60.0) -> Any:
             if found := await ask():
                 return found
             await asyncio.sleep(0.05)
+
+
+async def address(home: Path) -> str | None:
+    """Where the API process of this home serves; None until its database answers it."""
+    try:
+        url = str(json.loads((home / "run" / "api.json").read_text())["url"])
+        async with aiohttp.ClientSession() as session, session.get(f"{url}/api/v1/connectors") as answer:
+            return url if answer.status == 200 else None
+    except (OSError, ValueError, aiohttp.ClientError):
+        return None

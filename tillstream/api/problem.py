@@ -30,7 +30,6 @@ STATUS: Mapping[str, int] = {
     "method_not_allowed": 405,
     "request_timeout": 408,
     "idempotency_in_progress": 409,
-    "precondition_failed": 412,
     "too_large": 413,
     "unsupported_media_type": 415,
     "invalid": 422,
@@ -40,6 +39,7 @@ STATUS: Mapping[str, int] = {
     # of the services
     "not_found": 404,
     "conflict": 409,
+    "precondition_failed": 412,
     "config": 422,
     "timed_out": 504,
     "sink_unavailable": 503,

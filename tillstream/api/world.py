@@ -16,10 +16,13 @@ from schemas.topic import Topics
 from sinks.pool import Pool
 from streams.publisher import Producer
 from tillstream.config import Settings
+from tillstream.control.idempotency import Keys
 from tillstream.control.ledger import Unlisted
 from tillstream.health import Health
 from tillstream.metrics import PrometheusMeter
 from tillstream.secret import WorkerSecrets
+
+MOST_TRIALS = 4  # sources that are tried at a time: each may take a minute
 
 
 @dataclass(slots=True)
@@ -43,6 +46,8 @@ class World:
     health: Health = field(default_factory=Health)
     opened: Pool | None = None
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    keys: Keys = field(default_factory=Keys)
+    trials: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_TRIALS))
 
     @property
     def pool(self) -> Pool:

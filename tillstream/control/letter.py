@@ -122,7 +122,7 @@ async def list_letters(pool: Pool, wanted: Filter | None = None, *, limit: int =
     chosen = wanted or Filter()
     arguments = (chosen.stage, chosen.reason, chosen.connector, chosen.state, chosen.run, chosen.corrected, limit)
     async with connection(pool) as held:
-        return [_view(row) for row in await held.fetch(statements()["list_letters"], *arguments)]
+        return [view_of(row) for row in await held.fetch(statements()["list_letters"], *arguments)]
 
 
 async def show(pool: Pool, wanted: str) -> LetterView:
@@ -140,7 +140,7 @@ async def show(pool: Pool, wanted: str) -> LetterView:
         raise NotFound(f"there is no dead letter {wanted!r}", hint="`till deadletter list` shows them")
     if len(rows) > 1:
         raise Conflict(f"several dead letters begin with {wanted!r}", hint="give more of the id")
-    return _view(rows[0])
+    return view_of(rows[0])
 
 
 async def redrive(
@@ -188,7 +188,7 @@ async def discard(pool: Pool, ids: Sequence[str], *, note: str, by: str, dry_run
     async with connection(pool) as held, held.transaction():
         await held.execute(statements()["lock_letters"], wanted)
         rows = await held.fetch(statements()["locked_letters"], wanted)
-        views = {row["id"]: (_view(row), row["under_way"]) for row in rows}
+        views = {row["id"]: (view_of(row), row["under_way"]) for row in rows}
         known = [each for each, (view, _) in views.items() if view.state is LetterState.DISCARDED]
         refused = _missing(wanted, views)
         done: list[str] = []
@@ -237,7 +237,7 @@ def _sorted_out(
     refused = _missing(ids, {row["id"] for row in rows})
     chosen: list[LetterView] = []
     for row in rows:
-        view = _view(row)
+        view = view_of(row)
         problem = _problem(view, under_way=row["under_way"], topics=topics)
         if problem is None:
             chosen.append(view)
@@ -286,7 +286,8 @@ async def _owner(held: Connection, chosen: Sequence[LetterView]) -> UUID:
 
 
 # asyncpg's records are mappings of anything
-def _view(row: Mapping[str, Any]) -> LetterView:
+def view_of(row: Mapping[str, Any]) -> LetterView:
+    """A letter from a row of its table, with or without its bytes."""
     fields = {name: row[name] for name in DeadLetter.model_fields if name in row and name not in _BYTES}
     letter = DeadLetter.model_validate(
         {

@@ -19,6 +19,7 @@ from connectors.spec import SourceSpec
 from schemas.errors import ConfigError, Conflict, NotFound, TimedOut
 from sinks.pool import Connection, Pool, connection
 from tillstream.control import run
+from tillstream.control.attempt import attempt
 from tillstream.control.claim import Claim, insist
 from tillstream.control.connector import ConnectorView, by_id
 from tillstream.control.run import RunStatus, RunView
@@ -55,9 +56,13 @@ async def ask(
     until: date | None = None,
     force: bool = False,
     requested_by: str = MANUAL,
+    run_id: UUID | None = None,
+    dry_run: bool = False,
 ) -> UUID:
     """
     Ask for a run of an active connector; its id. A worker begins it within seconds.
+
+    With a `run_id` that is asked for already nothing happens, so that who lost the answer may ask again.
 
     Days make it a BACKFILL; both are included, in the connector's own zone.
 
@@ -72,15 +77,25 @@ async def ask(
         )
     if since is not None and until is not None and since > until:
         raise ConfigError(f"the first day, {since}, is after the last, {until}", hint="name them the other way round")
-    run_id, kind = uuid4(), BACKFILL if dated else MANUAL
+    run_id, kind = run_id or uuid4(), BACKFILL if dated else MANUAL
     arguments = (run_id, view.id, kind, requested_by, since, until, force)
-    async with connection(pool) as held:
+    async with attempt(pool, dry_run=dry_run) as held:
+        if await held.fetchval(statements()["find_request"], run_id) is not None:
+            return run_id
         if await held.fetchval(statements()["request_run"], *arguments) is None:
             raise Conflict(f"connector {view.name!r} is not active", hint="resume it, and ask again")
     return run_id
 
 
-async def retry(pool: Pool, view: RunView, specs: Mapping[str, SourceSpec], *, requested_by: str = MANUAL) -> UUID:
+async def retry(
+    pool: Pool,
+    view: RunView,
+    specs: Mapping[str, SourceSpec],
+    *,
+    requested_by: str = MANUAL,
+    run_id: UUID | None = None,
+    dry_run: bool = False,
+) -> UUID:
     """
     Ask for the same once more, of the same days; the new run's id.
 
@@ -100,10 +115,13 @@ async def retry(pool: Pool, view: RunView, specs: Mapping[str, SourceSpec], *, r
     spec = specs.get(owner.kind)
     if spec is None:
         raise ConfigError(f"there is no source of kind {owner.kind!r} here")
-    return await ask(pool, owner, spec, since=view.since, until=view.until, force=view.force, requested_by=requested_by)
+    days = {"since": view.since, "until": view.until}
+    return await ask(
+        pool, owner, spec, **days, force=view.force, requested_by=requested_by, run_id=run_id, dry_run=dry_run
+    )
 
 
-async def cancel(pool: Pool, view: RunView, *, cancelled_by: str = MANUAL) -> bool:
+async def cancel(pool: Pool, view: RunView, *, cancelled_by: str = MANUAL, dry_run: bool = False) -> bool:
     """
     End a run: FAILED, cancelled. True: at once; else its worker does within seconds.
 
@@ -112,7 +130,7 @@ async def cancel(pool: Pool, view: RunView, *, cancelled_by: str = MANUAL) -> bo
     Raises:
         Conflict: it is read to its end, has ended, or was cancelled before. SinkError: as routed.
     """
-    async with connection(pool) as held, held.transaction():
+    async with attempt(pool, dry_run=dry_run) as held:
         if await held.fetchval(statements()["cancel_run"], view.id, cancelled_by) is None:
             raise await _refused(held, view)
         # a run that nobody asked for is its worker's

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from tillstream.api.v1 import lag, source_type
+from tillstream.api.v1 import connector, lag, run, source_type, version
 
-ROUTERS: tuple[APIRouter, ...] = (source_type.router, lag.router)
+ROUTERS: tuple[APIRouter, ...] = (
+    source_type.router,
+    connector.router,
+    connector.actions,
+    version.router,
+    run.router,
+    lag.router,
+)
 
 __all__ = ["ROUTERS"]

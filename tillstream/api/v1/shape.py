@@ -8,12 +8,14 @@ import base64
 import binascii
 import hashlib
 import json
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Generic, Self, TypeVar
 
 from fastapi import Query
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from tillstream.api.body import is_storable
 from tillstream.api.problem import Refusal
 
 MOST = 200
@@ -66,9 +68,9 @@ def cursor_of(place: list[Any], *, filtered_by: object) -> str:
     return base64.urlsafe_b64encode(told.encode()).decode().rstrip("=")
 
 
-def place_of(cursor: str | None, *, filtered_by: object, parts: int) -> list[Any] | None:
+def place_of(cursor: str | None, *, filtered_by: object, kinds: Sequence[Callable[[Any], Any]]) -> list[Any] | None:
     """
-    Where a page begins; None at the beginning.
+    Where a page begins, its parts read by `kinds`; None at the beginning.
 
     Raises:
         Refusal: `invalid`; it is no page's `next`, or one of another filter.
@@ -79,14 +81,43 @@ def place_of(cursor: str | None, *, filtered_by: object, parts: int) -> list[Any
         told = json.loads(base64.urlsafe_b64decode(cursor.encode("ascii") + b"=="))
     except (ValueError, binascii.Error, RecursionError):
         told = None
-    if not isinstance(told, list) or len(told) != parts + 1:
-        raise Refusal("invalid", "this is not the `next` of a page", hint="start from the first page", field="after")
+    if not isinstance(told, list) or len(told) != len(kinds) + 1:
+        raise _no_page()
     if told[0] != _hash(filtered_by):
         raise Refusal(
             "invalid", "this is the `next` of another filter", hint="start from the first page", field="after"
         )
-    return told[1:]
+    try:
+        return [kind(part) for kind, part in zip(kinds, told[1:], strict=True)]
+    except (ValueError, TypeError, AttributeError):
+        raise _no_page() from None
+
+
+def _no_page() -> Refusal:
+    return Refusal("invalid", "this is not the `next` of a page", hint="start from the first page", field="after")
 
 
 def _hash(filtered_by: object) -> str:
     return hashlib.sha256(json.dumps(filtered_by, default=str, sort_keys=True).encode()).hexdigest()[:12]
+
+
+# parts of places
+
+
+def instant(text: str) -> datetime:
+    """An instant of a place."""
+    return _aware(datetime.fromisoformat(text))
+
+
+def number(part: object) -> int:
+    """A whole number of a place, as PostgreSQL holds it."""
+    if not isinstance(part, int) or isinstance(part, bool) or not -(2**63) <= part < 2**63:
+        raise ValueError(part)
+    return part
+
+
+def text(part: object) -> str:
+    """A text of a place, as PostgreSQL holds it."""
+    if not isinstance(part, str) or not is_storable(part):
+        raise ValueError(part)
+    return part

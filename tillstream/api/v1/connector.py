@@ -1,0 +1,569 @@
+"""Connectors: made, shown, changed, let go of; tried before they are saved; run, paused, resumed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Header, Query, Response
+from pydantic import Field
+
+from connectors.clock import SystemClock
+from connectors.context import SourceContext
+from connectors.spec import SourceSpec
+from schemas.errors import ConfigError, NotFound, PreconditionFailed
+from tillstream.api.idempotency import ReservedDep
+from tillstream.api.problem import PROBLEMS, Refusal
+from tillstream.api.v1.run import RunBody, RunShape, run_url
+from tillstream.api.v1.shape import USUAL, After, Body, DryRun, Limit, Model, Page, cursor_of, place_of, text
+from tillstream.api.v1.source_type import spec_of
+from tillstream.api.world import World, WorldDep
+from tillstream.config import Environment
+from tillstream.control import apply as applying
+from tillstream.control import check as checking
+from tillstream.control import connector as connectors
+from tillstream.control import cursor as cursors
+from tillstream.control import edit, report, request, schedule
+from tillstream.control import run as runs
+from tillstream.control.attempt import attempt
+from tillstream.control.connector import ConnectorStatus, ConnectorView
+from tillstream.control.document import Document
+from tillstream.control.edit import Described, Wish
+from tillstream.control.schedule import Schedule
+
+router = APIRouter(prefix="/api/v1/connectors", tags=["connectors"], responses=PROBLEMS)
+actions = APIRouter(prefix="/api/v1", tags=["connectors"], responses=PROBLEMS)
+
+MOST_DOCUMENTS = 500
+CHECK_S = 60.0
+IfMatch = Annotated[
+    str | None, Header(alias="If-Match", max_length=200, description="The ETag that the change is meant for.")
+]
+# any JSON object, which the source's own model judges
+Configuration = dict[str, Any]
+
+
+class ProgressShape(Model):
+    """Something slow that the source is at, such as a download."""
+
+    descriptor: str
+    done_bytes: int
+    size_bytes: int
+
+
+class ReportShape(Model):
+    """What its worker last told of a connector."""
+
+    worker: str
+    state: str
+    reported_at: datetime
+    listed_at: datetime | None
+    open_runs: int
+    active: int
+    pending: int
+    left_behind: int
+    skipped: dict[str, int]
+    progress: list[ProgressShape]
+
+
+class ScheduleShape(Model):
+    """When it runs by itself; one with a `cron` does not poll."""
+
+    cron: str | None
+    timezone: str
+    enabled: bool
+
+
+class ConnectorShape(Model):
+    """
+    One connector. `number`, `type` and `source_entity` are seed 003's; `version` is its configuration's.
+
+    `revision` rises with every change that an operator makes; `health` is the monitor's word.
+    """
+
+    id: UUID
+    number: int
+    name: str
+    kind: str
+    provider: str
+    provider_frozen: bool
+    status: ConnectorStatus
+    configuration: Configuration
+    health: str
+    cause: str
+    version: int
+    success_rate: int
+    total_runs: int
+    last_run_at: datetime | None
+    last_run_status: str
+    created_at: datetime
+    updated_at: datetime
+    schedule: ScheduleShape
+    revision: int
+    type: str
+    source_entity: str
+    pause_note: str
+    report: ReportShape | None
+
+
+class ConnectorDetail(ConnectorShape):
+    """One connector with every option that holds, given or not."""
+
+    options: Configuration
+
+
+class ScheduleBody(Body):
+    """Five fields of cron, in a zone; without `cron` it polls."""
+
+    cron: str | None = Field(default=None, max_length=100)
+    timezone: str = Field(default=Schedule().timezone, max_length=64)
+    enabled: bool = False
+
+
+class NewConnector(Body):
+    """A connector that is to be. Without `provider` its name is it; it freezes at the first publish."""
+
+    name: str = Field(min_length=1, max_length=255)
+    kind: str = Field(min_length=1, max_length=100)
+    configuration: Configuration = Field(default_factory=dict)
+    provider: str | None = Field(default=None, max_length=255)
+    status: ConnectorStatus = ConnectorStatus.ACTIVE
+    schedule: ScheduleBody = ScheduleBody()
+    by: str = Field(default="", max_length=100, description="Who says so.")
+
+
+class WholeConnector(Body):
+    """All that can be changed of a connector. Without `provider` it stays what it was."""
+
+    name: str = Field(min_length=1, max_length=255)
+    configuration: Configuration
+    provider: str | None = Field(default=None, max_length=255)
+    status: ConnectorStatus = ConnectorStatus.ACTIVE
+    schedule: ScheduleBody = ScheduleBody()
+
+
+class Patch(Body):
+    """What is to change: a JSON merge patch (RFC 7396), in which null takes a key away."""
+
+    name: str | None = Field(default=None, max_length=255)
+    configuration: Configuration | None = None
+    provider: str | None = Field(default=None, max_length=255)
+    status: ConnectorStatus | None = None
+    # as far as it changes
+    schedule: dict[str, Any] | None = None
+
+
+class ProblemShape(Model):
+    """One thing that is wrong with a configuration."""
+
+    field: str
+    message: str
+
+
+class Validation(Model):
+    """Whether a configuration can be, and every problem if not."""
+
+    valid: bool
+    problems: list[ProblemShape]
+    options: Configuration
+
+
+class StepShape(Model):
+    """One step of a trial: what was tried, how long it took, what to do if it failed."""
+
+    name: str
+    ok: bool
+    duration_s: float
+    detail: str
+    hint: str
+    found: list[str]
+
+
+class Trial(Model):
+    """A source tried once, changing nothing."""
+
+    ok: bool
+    steps: list[StepShape]
+
+
+class DescribedBody(Body):
+    """One connector as `connector.yaml` describes it."""
+
+    name: str = Field(min_length=1, max_length=255)
+    kind: str = Field(min_length=1, max_length=100)
+    configuration: Configuration
+    provider: str | None = Field(default=None, max_length=255)
+    status: ConnectorStatus | None = None
+
+
+class ApplyBody(Body):
+    """Connectors to bring about, all or none."""
+
+    connectors: list[DescribedBody] = Field(min_length=1, max_length=MOST_DOCUMENTS)
+
+
+class DifferenceShape(Model):
+    """One key that is other than before; null: it was not there, or is not there any more."""
+
+    key: str
+    # what JSON has
+    before: Any
+    after: Any
+
+
+class AppliedShape(Model):
+    """What became of one described connector."""
+
+    id: UUID
+    name: str
+    kind: str
+    change: Literal["created", "changed", "unchanged"]
+    version: int
+    differences: list[DifferenceShape]
+
+
+class Applied(Model):
+    """What became of all of them."""
+
+    dry_run: bool
+    connectors: list[AppliedShape]
+
+
+class NoteBody(Body):
+    """Why, and who says so."""
+
+    note: str = Field(default="", max_length=2_000)
+    by: str = Field(default="", max_length=100)
+
+
+class TaskShape(Model):
+    """One task: the listing, what is read or waits, what was read."""
+
+    id: str
+    descriptor: str
+    status: str
+    error: str
+    created_at: datetime
+    # a source's own cursor
+    state: dict[str, Any]
+    live: bool
+
+
+class CursorShape(Model):
+    """Where one task stands, as its newest checkpoint says."""
+
+    id: str
+    task: str
+    descriptor: str
+    # a source's own
+    cursor: dict[str, Any] | None
+    done: bool
+    run: UUID
+    epoch: int
+    seq: int
+    revision_at: datetime
+    updated_at: datetime
+
+
+@router.get("")
+async def list_connectors(
+    world: WorldDep,
+    q: Annotated[str | None, Query(max_length=255, description="Part of a name or provider.")] = None,
+    status: ConnectorStatus | None = None,
+    kind: Annotated[str | None, Query(max_length=100)] = None,
+    health: Annotated[str | None, Query(max_length=50)] = None,
+    limit: Limit = USUAL,
+    after: After = None,
+) -> Page[ConnectorShape]:
+    """Connectors by name."""
+    filtered_by = ["connectors", q, status, kind, health]
+    place = place_of(after, filtered_by=filtered_by, kinds=(text,))
+    wanted = connectors.Filter(q, status, kind, health)
+    views, more = await connectors.page(world.pool, wanted, after=None if place is None else place[0], limit=limit)
+    return Page(
+        data=[ConnectorShape.of(view) for view in views],
+        next=None if more is None else cursor_of([more], filtered_by=filtered_by),
+    )
+
+
+@router.post("", status_code=201)
+async def create_connector(
+    body: NewConnector, world: WorldDep, response: Response, reserved: ReservedDep, dry_run: DryRun = False
+) -> ConnectorDetail:
+    """Make a connector; a worker starts it within seconds."""
+    spec = spec_of(world, body.kind)
+    known = await _known(world, reserved.id) if reserved.again else None
+    if known is None:
+        provider, plan = body.provider or body.name, Schedule(**body.schedule.model_dump())
+        model, problems = connectors.judged(spec, body.configuration, name=body.name, provider=provider)
+        problems += schedule.problems(plan)
+        if problems or model is None:
+            raise ConfigError("\n  ".join([f"connector {body.name!r} cannot be as it is described:", *problems]))
+        async with attempt(world.pool, dry_run=dry_run) as held:
+            await connectors.insert(
+                held,
+                name=body.name,
+                spec=spec,
+                configuration=body.configuration,
+                provider=provider,
+                schedule=plan,
+                identifier=reserved.id,
+                by=body.by,
+            )
+            if body.status is not ConnectorStatus.ACTIVE:
+                await connectors.switch(held, reserved.id, body.status, by=body.by)
+            known = await connectors.by_id(held, reserved.id)
+    response.headers["Location"] = f"/api/v1/connectors/{known.id}"
+    return _shown(world, known, response)
+
+
+@router.get("/{ref}")
+async def show_connector(ref: str, world: WorldDep, response: Response) -> ConnectorDetail:
+    """One connector, by id, number, `conn_<number>` or name."""
+    return _shown(world, await found(world, ref), response)
+
+
+@router.put("/{ref}")
+async def replace_connector(
+    ref: str,
+    body: WholeConnector,
+    world: WorldDep,
+    response: Response,
+    if_match: IfMatch = None,
+    dry_run: DryRun = False,
+) -> ConnectorDetail:
+    """Replace it; the worker starts it anew where its configuration changed, from where it stood."""
+
+    def wish(now: Described) -> Described:
+        return Described(
+            name=body.name,
+            kind=now.kind,
+            provider=body.provider or now.provider,
+            status=body.status,
+            configuration=body.configuration,
+            schedule=Schedule(**body.schedule.model_dump()),
+        )
+
+    return await _changed(world, ref, wish, response, if_match, dry_run=dry_run)
+
+
+@router.patch("/{ref}")
+async def patch_connector(
+    ref: str, body: Patch, world: WorldDep, response: Response, if_match: IfMatch = None, dry_run: DryRun = False
+) -> ConnectorDetail:
+    """Change some of it: a JSON merge patch (RFC 7396)."""
+    wish = edit.patch_of(body.model_dump(mode="json", exclude_unset=True))
+    return await _changed(world, ref, wish, response, if_match, dry_run=dry_run)
+
+
+@router.delete("/{ref}", status_code=204)
+async def delete_connector(ref: str, world: WorldDep, if_match: IfMatch = None, dry_run: DryRun = False) -> Response:
+    """Delete it: its worker stops it within seconds, its name is free, its runs and payments stay."""
+    view = await found(world, ref)
+    expected = None if if_match is None else _expected(view, if_match)
+    if not dry_run:
+        await connectors.delete(world.pool, view, expected=expected)
+    return Response(status_code=204)
+
+
+@actions.post("/connectors:validate")
+async def validate_connector(body: NewConnector, world: WorldDep) -> Validation:
+    """Whether a configuration can be, without any I/O: every problem at once."""
+    spec = spec_of(world, body.kind)
+    provider = body.provider or body.name
+    model, problems = connectors.judged(spec, body.configuration, name=body.name, provider=provider)
+    told = [each.partition(": ") for each in problems]
+    return Validation(
+        valid=model is not None and not problems,
+        problems=[
+            ProblemShape(field=field if colon else "", message=world.redact(message if colon else field))
+            for field, colon, message in told
+        ],
+        options=connectors.in_force(spec, body.configuration),
+    )
+
+
+@actions.post("/connectors:check")
+async def check_connector(body: NewConnector, world: WorldDep, reserved: ReservedDep) -> Trial:
+    """Try a configuration that is not saved, step by step, from here; nothing is changed and nothing published."""
+    spec = spec_of(world, body.kind)
+    config = connectors.checked(spec, body.configuration, name=body.name, provider=body.provider or body.name)
+    if world.trials.locked():
+        raise Refusal("too_many_requests", "enough sources are being tried already", retry_after_s=5)
+    async with world.trials:
+        steps = await checking.check(spec, config, context_of(world, reserved.id, body.name), within_s=CHECK_S)
+    shapes = [StepShape.of(step) for step in steps]
+    for each in shapes:
+        each.detail, each.hint = world.redact(each.detail), world.redact(each.hint)
+        each.found = [world.redact(name) for name in each.found]
+    return Trial(ok=all(each.ok for each in shapes), steps=shapes)
+
+
+@actions.post("/connectors:apply")
+async def apply_connectors(body: ApplyBody, world: WorldDep, dry_run: DryRun = False) -> Applied:
+    """Bring connectors to what is described: create, change, pause or resume them; all or none."""
+    names = [each.name for each in body.connectors]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise Refusal("invalid", f"described twice: {', '.join(twice)}", field="connectors")
+    wanted = [
+        Document(f"connectors.{index}", each.name, each.kind, each.configuration, each.provider, each.status)
+        for index, each in enumerate(body.connectors)
+    ]
+    done = await applying.apply(world.pool, wanted, world.specs, dry_run=dry_run)
+    return Applied(dry_run=dry_run, connectors=[AppliedShape.of(each) for each in done])
+
+
+@router.post("/{ref}/run", status_code=202)
+async def run_connector(
+    ref: str,
+    world: WorldDep,
+    response: Response,
+    reserved: ReservedDep,
+    body: RunBody | None = None,
+    dry_run: DryRun = False,
+) -> RunShape:
+    """Ask for a run, now; a worker begins it within seconds."""
+    wanted = body or RunBody()
+    view = await found(world, ref)
+    await request.ask(
+        world.pool,
+        view,
+        spec_of(world, view.kind),
+        since=wanted.since,
+        until=wanted.until,
+        force=wanted.force,
+        requested_by=wanted.triggered_by,
+        run_id=reserved.id,
+        dry_run=dry_run,
+    )
+    if dry_run:
+        return RunShape.wanted(reserved.id, view, wanted)
+    response.headers["Location"] = run_url(reserved.id)
+    return RunShape.of(await runs.find_run(world.pool, str(reserved.id)))
+
+
+@router.post("/{ref}/pause")
+async def pause_connector(
+    ref: str, world: WorldDep, response: Response, body: NoteBody | None = None, dry_run: DryRun = False
+) -> ConnectorDetail:
+    """Stop it at a checkpoint, until it is resumed."""
+    return await _switched(world, ref, ConnectorStatus.PAUSED, body, response, dry_run=dry_run)
+
+
+@router.post("/{ref}/resume")
+async def resume_connector(
+    ref: str, world: WorldDep, response: Response, body: NoteBody | None = None, dry_run: DryRun = False
+) -> ConnectorDetail:
+    """Let it go on where it stood."""
+    return await _switched(world, ref, ConnectorStatus.ACTIVE, body, response, dry_run=dry_run)
+
+
+@router.get("/{ref}/tasks")
+async def list_tasks(
+    ref: str, world: WorldDep, limit: Annotated[int, Query(ge=1, le=1_000)] = report.MOST_TASKS
+) -> Page[TaskShape]:
+    """Its tasks, the oldest first: the newest, and those at work."""
+    view = await found(world, ref)
+    tasks = await report.tasks_of(world.pool, view.id, limit=limit)
+    return Page(data=[TaskShape.of(each) for each in tasks])
+
+
+@router.get("/{ref}/cursors")
+async def list_cursors(ref: str, world: WorldDep, limit: Limit = USUAL, after: After = None) -> Page[CursorShape]:
+    """Where its tasks stand, by task."""
+    view = await found(world, ref)
+    filtered_by = ["cursors", str(view.id)]
+    place = place_of(after, filtered_by=filtered_by, kinds=(text,))
+    begin = None if place is None else place[0]
+    listed = await cursors.cursors_of(world.pool, view.id, limit=limit + 1, after=begin)
+    more = len(listed) > limit
+    return Page(
+        data=[CursorShape.of(each) for each in listed[:limit]],
+        next=cursor_of([listed[limit - 1].task], filtered_by=filtered_by) if more else None,
+    )
+
+
+async def found(world: World, ref: str) -> ConnectorView:
+    """
+    The connector of this id, number, `conn_<number>` or name.
+
+    Raises:
+        NotFound: there is none.
+    """
+    return await connectors.find(world.pool, ref)
+
+
+def etag_of(view: ConnectorView) -> str:
+    """What changes with every change that an operator makes."""
+    return f'"{view.revision}"'
+
+
+def context_of(world: World, identifier: UUID, name: str) -> SourceContext:
+    """What a worker here would give the connector's source."""
+    return SourceContext(
+        connector_id=identifier,
+        connector=name,
+        clock=SystemClock(),
+        secrets=world.secrets,
+        production=world.settings.environment is Environment.PRODUCTION,
+        adapters=world.adapters,
+    )
+
+
+async def _known(world: World, identifier: UUID) -> ConnectorView | None:
+    try:
+        return await connectors.find(world.pool, str(identifier))
+    except NotFound:
+        return None
+
+
+async def _changed(
+    world: World, ref: str, wish: Wish, response: Response, if_match: str | None, *, dry_run: bool
+) -> ConnectorDetail:
+    view = await found(world, ref)
+    if if_match is None:
+        raise Refusal(
+            "precondition_required",
+            "a change names the state that it is meant for",
+            hint="send the connector's ETag as If-Match",
+        )
+    expected = _expected(view, if_match)
+    done = await edit.change(world.pool, view.id, wish, world.specs, expected=expected, dry_run=dry_run)
+    return _shown(world, done.view, response)
+
+
+async def _switched(
+    world: World, ref: str, status: ConnectorStatus, body: NoteBody | None, response: Response, *, dry_run: bool
+) -> ConnectorDetail:
+    view, why = await found(world, ref), body or NoteBody()
+    if dry_run:
+        tried = await edit.change(
+            world.pool, view.id, lambda now: replace(now, status=status), world.specs, note=why.note, dry_run=True
+        )
+        return _shown(world, tried.view, response)
+    if status is ConnectorStatus.PAUSED:
+        return _shown(world, await edit.pause(world.pool, view.id, note=why.note, by=why.by), response)
+    return _shown(world, await edit.resume(world.pool, view.id, by=why.by), response)
+
+
+def _expected(view: ConnectorView, if_match: str) -> int | None:
+    """The revision that a change is meant for; None for any."""
+    tags = [each.strip() for each in if_match.split(",")]
+    if "*" in tags:
+        return None
+    if etag_of(view) not in tags:
+        raise PreconditionFailed("the connector has changed since", hint=PreconditionFailed.hint)
+    return view.revision
+
+
+def _shown(world: World, view: ConnectorView, response: Response) -> ConnectorDetail:
+    response.headers["ETag"] = etag_of(view)
+    options = _options(world.specs.get(view.kind) if view.kind in world.specs else None, view)
+    return ConnectorDetail.model_validate({**ConnectorShape.of(view).model_dump(), "options": options})
+
+
+def _options(spec: SourceSpec | None, view: ConnectorView) -> Configuration:
+    return dict(view.configuration) if spec is None else connectors.in_force(spec, view.configuration)
