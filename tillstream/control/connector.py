@@ -155,10 +155,7 @@ async def create(
         ConfigError: everything that is wrong with it, at once. Conflict: the name is taken. SinkError: as routed.
     """
     chosen = provider or name
-    model, problems = judged(spec, configuration, name=name, provider=chosen)
-    problems += schedule_problems(schedule or Schedule())
-    if problems or model is None:
-        raise _wrong(name, problems)
+    insist(spec, configuration, name=name, provider=chosen, schedule=schedule)
     async with connection(pool) as held:
         if dry_run:
             if await named(held, name) is not None:
@@ -176,6 +173,21 @@ async def create(
                 identifier=identifier,
                 by=by,
             )
+
+
+def insist(
+    spec: SourceSpec, configuration: Configuration, *, name: str, provider: str, schedule: Schedule | None = None
+) -> None:
+    """
+    See that a connector can be so.
+
+    Raises:
+        ConfigError: everything that is wrong with it, at once.
+    """
+    _, problems = judged(spec, configuration, name=name, provider=provider)
+    problems += schedule_problems(schedule or Schedule())
+    if problems:
+        raise _wrong(name, problems)
 
 
 async def insert(

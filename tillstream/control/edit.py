@@ -7,10 +7,11 @@ wins, and the other is told so.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import asyncpg
 
@@ -18,10 +19,11 @@ from connectors.spec import SourceSpec
 from schemas.errors import ConfigError, Conflict, NotFound, PreconditionFailed
 from sinks.pool import Connection, Pool, connection
 from tillstream.control import connector as connectors
-from tillstream.control.connector import Configuration, ConnectorStatus, ConnectorView
+from tillstream.control.connector import Configuration, ConnectorStatus, ConnectorView, Label
 from tillstream.control.difference import Difference, differences, hiding, merged
 from tillstream.control.schedule import Schedule
 from tillstream.control.schedule import problems as schedule_problems
+from tillstream.control.secret import Sealed, SecretStore
 from tillstream.control.statement import statements
 
 _KEYS = ("name", "kind", "provider", "status", "configuration", "schedule")
@@ -117,12 +119,13 @@ async def change(
     expected: int | None = None,
     by: str = "",
     note: str = "",
+    secrets: SecretStore | None = None,
     dry_run: bool = False,
 ) -> Changed:
     """
     Bring it about, and tell what changed; with `dry_run` take it back. `expected` is the revision that the caller saw.
 
-    `note` is kept where this pauses it.
+    `note` is kept where this pauses it; `secrets` takes what is given by value. Without it, that is refused.
 
     Raises:
         NotFound: it is deleted. PreconditionFailed: it is of another revision. ConfigError: everything that is wrong
@@ -132,7 +135,11 @@ async def change(
         transaction = held.transaction()
         await transaction.start()
         try:
-            changed = await change_in(held, connector_id, wish, specs, expected=expected, by=by, note=note)
+            changed, sealed = await _change(
+                held, connector_id, wish, specs, expected=expected, by=by, note=note, secrets=secrets
+            )
+            if secrets is not None and sealed is not None and not dry_run:
+                await asyncio.to_thread(secrets.write, sealed)
         except BaseException:
             await transaction.rollback()
             raise
@@ -140,20 +147,24 @@ async def change(
     return changed
 
 
-async def change_in(
+async def _change(
     held: Connection,
     connector_id: UUID,
     wish: Wish,
     specs: Mapping[str, SourceSpec],
     *,
-    expected: int | None = None,
-    by: str = "",
-    note: str = "",
-) -> Changed:
-    """As `change`, in the caller's transaction."""
+    expected: int | None,
+    by: str,
+    note: str,
+    secrets: SecretStore | None,
+) -> tuple[Changed, Sealed | None]:
     before = await locked(held, connector_id, expected=expected, by=by)
-    old = Described.of(before)
+    old, sealed = Described.of(before), None
     new = wish(old)
+    if secrets is not None and new.kind in specs:
+        version = before.version + 1
+        sealed = secrets.sealed(specs[new.kind], new.configuration, connector_id=before.id, version=version)
+        new = replace(new, configuration=sealed.configuration)
     _judge(before, new, specs)
     if (new.configuration, new.provider) != (old.configuration, old.provider):
         await connectors.change(held, before, configuration=new.configuration, provider=new.provider)
@@ -167,7 +178,60 @@ async def change_in(
     after = await connectors.by_id(held, before.id)
     spec = specs.get(new.kind)
     hide = hiding(spec.config if spec else None)
-    return Changed(after, tuple(differences(old.document(), new.document(), hide=hide)))
+    return Changed(after, tuple(differences(old.document(), new.document(), hide=hide))), sealed
+
+
+async def create(
+    pool: Pool,
+    wanted: Described,
+    specs: Mapping[str, SourceSpec],
+    *,
+    label: Label | None = None,
+    by: str = "",
+    note: str = "",
+    secrets: SecretStore | None = None,
+    dry_run: bool = False,
+) -> ConnectorView:
+    """
+    Create the connector as it is described; with `dry_run` take it back, so that it is shown and is not there.
+
+    Raises:
+        ConfigError: everything that is wrong with it, at once. Conflict: the name is taken. SinkError: as routed.
+    """
+    spec = specs.get(wanted.kind)
+    if spec is None:
+        there = ", ".join(sorted(specs))
+        raise ConfigError(f"kind: there is no source {wanted.kind!r}; there are {there}")
+    identifier, sealed, configuration = uuid4(), None, wanted.configuration
+    if secrets is not None:
+        sealed = secrets.sealed(spec, configuration, connector_id=identifier, version=1)
+        configuration = sealed.configuration
+    connectors.insist(spec, configuration, name=wanted.name, provider=wanted.provider, schedule=wanted.schedule)
+    async with connection(pool) as held:
+        transaction = held.transaction()
+        await transaction.start()
+        try:
+            await connectors.insert(
+                held,
+                name=wanted.name,
+                spec=spec,
+                configuration=configuration,
+                provider=wanted.provider,
+                schedule=wanted.schedule,
+                label=label,
+                identifier=identifier,
+                by=by,
+            )
+            if wanted.status is not ConnectorStatus.ACTIVE:
+                await connectors.switch(held, identifier, wanted.status, note=note, by=by)
+            view = await connectors.by_id(held, identifier)
+            if secrets is not None and sealed is not None and not dry_run:
+                await asyncio.to_thread(secrets.write, sealed)
+        except BaseException:
+            await transaction.rollback()
+            raise
+        await (transaction.rollback() if dry_run else transaction.commit())
+    return view
 
 
 async def locked(held: Connection, connector_id: UUID, *, expected: int | None, by: str = "") -> ConnectorView:

@@ -173,3 +173,7 @@ UPDATE connector_runs SET heartbeat_at = now() WHERE id = $1 AND closed_at IS NU
 -- What a TEST run's row of seed 003 tells beside its counts: `$2`.
 UPDATE sp_v2_connector_runs s SET details = coalesce(s.details, '{}') || $2::jsonb
   FROM connector_runs r WHERE r.id = $1 AND s.id = r.row_id;
+
+-- name: living_configurations
+-- What is written to a file before it commits is named here only after: whoever sweeps spares what is young.
+SELECT s.connection_config FROM sp_v2_connectors s JOIN connectors c ON c.row_id = s.id;

@@ -1,0 +1,225 @@
+"""
+Secrets that are given with a configuration: written once, below the workers' folder of secrets, and never shown again.
+
+A configuration holds `${file:CONNECTOR/FIELD-VERSION}` in their place. A file is there before a configuration names it,
+so that a crash leaves a file too many and never one too few; what no connector's configuration names any more is
+removed once workers have had time to let go of it. Whoever reads what connectors are configured with, their versions or
+what happened, meets references only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from connectors.secret import REFERENCE, names_secret
+from connectors.spec import SourceSpec
+from schemas.errors import ConfigError
+from sinks.pool import Pool, connection
+from tillstream.control.connector import Configuration
+from tillstream.control.statement import statements
+from tillstream.redaction import SHORTEST
+
+MAX_BYTES = 65_536  # as a worker reads them
+SWEEP_S = 120.0  # between two sweeps: longer than workers take to follow a new configuration
+_FOLDER_MODE, _FILE_MODE = 0o700, 0o600
+_OURS = re.compile(r"[A-Za-z0-9_]+-[0-9]+(?:\.[0-9a-f]+\.tmp)?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A configuration with references in the place of secrets, and what is to be written: text by name of a file."""
+
+    configuration: Configuration
+    files: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class SecretStore:
+    """
+    Takes the secrets out of configurations. `folder` is the workers' folder of secrets; `register` is told of each
+    secret before anything else is done with it, so that no line can hold it.
+    """
+
+    folder: Path
+    register: Callable[[Iterable[str]], None]
+
+    def sealed(self, spec: SourceSpec, configuration: Configuration, *, connector_id: UUID, version: int) -> Sealed:
+        """
+        The configuration as it is kept, of this version. Nothing is written yet.
+
+        Raises:
+            ConfigError: a secret that could not be kept, by field.
+        """
+        kept, files, problems = dict(configuration), {}, []
+        for option, value in configuration.items():
+            if not _is_literal(spec, option, value):
+                continue
+            self.register([value])
+            if problem := _problem(value):
+                problems.append(f"{option}: {problem}")
+                continue
+            name = f"{connector_id}/{option}-{version}"
+            kept[option] = f"${{file:{name}}}"
+            files[name] = value
+        if problems:
+            raise ConfigError("\n  ".join(["a secret cannot be kept:", *problems]))
+        return Sealed(kept, files)
+
+    def write(self, sealed: Sealed) -> None:
+        """
+        Return once every file is durable. Blocking.
+
+        Raises:
+            ConfigError: this process may not write there.
+        """
+        for name, text in sealed.files.items():
+            try:
+                _write(self.folder, name, text)
+            except OSError as exc:
+                option = name.rpartition("/")[2].rpartition("-")[0]
+                raise ConfigError(
+                    f"{option}: a secret is taken by value only where this process may write into the workers' folder"
+                    f" of secrets, {self.folder}: {exc.strerror or type(exc).__name__}",
+                    hint="give it by reference, ${env:NAME} or ${file:NAME}, or make the folder writable",
+                ) from exc
+
+    def unused(self, used: Collection[str]) -> set[str]:
+        """
+        Our files that are not among these names. Blocking.
+
+        Only what we wrote is looked at: folders called like a connector's id, and in them files like a field and a
+        version.
+        """
+        names = {
+            f"{folder.name}/{file.name}"
+            for folder in _folders(self.folder)
+            for file in folder.iterdir()
+            if _OURS.fullmatch(file.name) and not file.is_symlink()
+        }
+        return names - set(used)
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove these files, and folders that are empty then. Blocking."""
+        for name in names:
+            (self.folder / name).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # there is more in it
+                (self.folder / name).parent.rmdir()
+
+
+@dataclass(slots=True)
+class Sweeper:
+    """
+    Removes secrets that no living connector's configuration names any more: what was unused the last time, too.
+
+    So a worker that still runs an older configuration, and a file whose configuration is about to be kept, have the
+    time between two sweeps.
+    """
+
+    store: SecretStore
+    _unused: set[str] = field(default_factory=set)
+
+    async def sweep(self, pool: Pool) -> set[str]:
+        """
+        Sweep once; the names that were removed.
+
+        Raises:
+            SinkError: as routed; nothing is removed.
+        """
+        unused = await asyncio.to_thread(self.store.unused, await used(pool))
+        removed, self._unused = unused & self._unused, unused - self._unused
+        await asyncio.to_thread(self.store.remove, removed)
+        return removed
+
+
+async def used(pool: Pool) -> set[str]:
+    """
+    The names of files that configurations of living connectors name.
+
+    Raises:
+        SinkError: as `sinks/sqlstate.py` routes it.
+    """
+    async with connection(pool) as held:
+        rows = await held.fetch(statements()["living_configurations"])
+    return {name for row in rows for name in _named(json.loads(row["connection_config"]))}
+
+
+def _is_literal(spec: SourceSpec, option: str, value: object) -> bool:
+    info = spec.config.model_fields.get(option)
+    if info is None or not names_secret(info) or not isinstance(value, str):
+        return False
+    # what begins as a reference and is none is a mistake, which the configuration's judge tells
+    return bool(value) and not value.startswith("${")
+
+
+def _problem(value: str) -> str:
+    if len(value.strip()) < SHORTEST:
+        return f"has fewer than {SHORTEST} characters: a text that short cannot be kept out of logs"
+    if "\x00" in value:
+        return "holds NUL"
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        return "is no text in UTF-8"
+    return f"has more than {MAX_BYTES - 1} bytes" if size >= MAX_BYTES else ""
+
+
+def _write(root: Path, name: str, text: str) -> None:
+    root.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+    folder = root / name.partition("/")[0]
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=_FOLDER_MODE)
+    path = root / name
+    temporary = path.with_name(f"{path.name}.{os.urandom(6).hex()}.tmp")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        with os.fdopen(os.open(temporary, flags, _FILE_MODE), "wb") as file:
+            file.write(text.encode() + b"\n")  # whoever reads it takes one line's end away
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    for each in (folder, root):
+        _sync(each)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _folders(root: Path) -> list[Path]:
+    if not root.is_dir():
+        return []
+    return [each for each in sorted(root.iterdir()) if _is_id(each.name) and each.is_dir() and not each.is_symlink()]
+
+
+def _is_id(name: str) -> bool:
+    try:
+        return str(UUID(name)) == name
+    except ValueError:
+        return False
+
+
+# any JSON
+def _named(value: Any) -> Iterable[str]:
+    if isinstance(value, dict):
+        return [name for each in value.values() for name in _named(each)]
+    if isinstance(value, list):
+        return [name for each in value for name in _named(each)]
+    if isinstance(value, str):
+        return [match["file"] for match in REFERENCE.finditer(value) if match["file"]]
+    return []
