@@ -113,10 +113,15 @@ def worker_secrets(settings: Settings) -> WorkerSecrets:
     register = process_redactor()
     return WorkerSecrets(
         names=settings.secrets.names,
-        folder=settings.secrets.folder or settings.home / "secrets",
+        folder=folder_of(settings),
         register=register.register,
         learn=register.learn,
     )
+
+
+def folder_of(settings: Settings) -> Path:
+    """The workers' folder of secrets."""
+    return settings.secrets.folder or settings.home / "secrets"
 
 
 def _text_of(path: Path, name: str) -> str:

@@ -53,11 +53,12 @@ from tillstream.control.fleet import Fleet, World
 from tillstream.control.ledger import Unlisted, unlisted_letters
 from tillstream.control.monitor import Monitor
 from tillstream.control.run import PostgresRunLog
+from tillstream.control.secret import SWEEP_S, SecretStore, Sweeper
 from tillstream.health import Health
 from tillstream.http import serve
 from tillstream.metrics import PrometheusMeter
 from tillstream.redaction import process_redactor
-from tillstream.secret import worker_secrets
+from tillstream.secret import folder_of, worker_secrets
 
 logger = logging.getLogger(__name__)
 
@@ -432,12 +433,13 @@ async def _api(worker: _Worker) -> int:
         async with server as (served, serves):
             logger.info("worker serves", extra={"facts": {"role": worker.role.value, "url": served.url}})
             reaching = asyncio.create_task(_reach(worker, world), name="reach")
+            sweeping = asyncio.create_task(_sweep(world), name="sweep of secrets")
             stopping = asyncio.create_task(worker.stop.wait())
             await asyncio.wait({stopping, serves, reaching}, return_when=asyncio.FIRST_COMPLETED)
             world.stopping.set()
-            for task in (reaching, stopping):
+            for task in (reaching, stopping, sweeping):
                 task.cancel()
-            await asyncio.wait({reaching, stopping})
+            await asyncio.wait({reaching, stopping, sweeping})
             if reaching.done() and not reaching.cancelled():
                 reaching.result()
         if world.opened is not None:
@@ -457,9 +459,23 @@ def api_world(settings: Settings, producer: Producer, *, meter: PrometheusMeter,
         unlisted=unlisted_of(settings),
         watched=watched_groups(settings),
         redact=process_redactor().redact,
+        store=SecretStore(folder_of(settings), process_redactor().register),
         meter=meter,
         health=health,
     )
+
+
+async def _sweep(world: ApiWorld) -> None:
+    """Remove secrets that no connector names any more, for ever."""
+    sweeper = Sweeper(world.store)
+    while True:
+        await asyncio.sleep(SWEEP_S)
+        try:
+            removed = await sweeper.sweep(world.pool)
+            if removed:
+                logger.info("secrets removed", extra={"facts": {"files": len(removed)}})
+        except (TillError, OSError) as exc:
+            logger.warning("secrets not swept", extra={"facts": {"error": exc}})
 
 
 async def _reach(worker: _Worker, world: ApiWorld) -> None:

@@ -18,6 +18,7 @@ from streams.publisher import Producer
 from tillstream.config import Settings
 from tillstream.control.idempotency import Keys
 from tillstream.control.ledger import Unlisted
+from tillstream.control.secret import SecretStore
 from tillstream.health import Health
 from tillstream.metrics import PrometheusMeter
 from tillstream.secret import WorkerSecrets
@@ -30,7 +31,8 @@ class World:
     """
     What every route may use. The pool is there once PostgreSQL answers; everything else needs no server to exist.
 
-    `watched` names the topic of each consumer group; `stopping` is set when the process has to end.
+    `watched` names the topic of each consumer group; `store` takes secrets that are given by value; `stopping` is set
+    when the process has to end.
     """
 
     settings: Settings
@@ -42,6 +44,7 @@ class World:
     unlisted: Unlisted
     watched: Mapping[str, str]
     redact: Callable[[str], str]
+    store: SecretStore
     meter: PrometheusMeter = field(default_factory=PrometheusMeter)
     health: Health = field(default_factory=Health)
     opened: Pool | None = None
