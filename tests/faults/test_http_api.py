@@ -1,22 +1,30 @@
-"""Workers that are killed while they ask an API: in each phase of a poll, and the payments are those of the gateway."""
+"""
+Workers that are killed while they ask an API: in each phase of a poll, in the request for a token, in the second
+reading of a list that moves. The payments are those of the gateway.
+"""
 
 from __future__ import annotations
 
 import json
 import signal
 import time
-from collections.abc import Callable
+from collections import Counter
+
+from aiohttp import web
 
 from connectors import http_api
 from tests.faults import oracle
 from tests.faults.stage import CONNECTORS_SOON, Stage, Worker, until
 from tillstream.control import connector, run
 from tillstream.control.run import RunStatus
+from tillstream.embedded import gateway
 from tillstream.embedded.gateway import Gateway
 from tillstream.embedded.gateway_book import WrittenBook
 
 ROUND, PAGE = 120, 25
 KILLS = ("after_publish=kill@2", "before_checkpoint=kill@4")  # after_checkpoint is tests/faults/test_connector.py's
+
+READING = {**CONNECTORS_SOON, "secret_client": gateway.CLIENT_ID, "secret_client_secret": gateway.CLIENT_SECRET}
 
 
 def resource(name: str, **options: object) -> dict[str, object]:
@@ -41,16 +49,19 @@ CONFIGURATION = {
     "type": "payin",
     "columns": {"reference": "id", "asset": "currency"},
     "status_map": {"captured": "succeeded"},
+    "authentication_type": "oauth2",
+    "client_id": "${env:TILL_SECRET_CLIENT}",
+    "client_secret": "${env:TILL_SECRET_CLIENT_SECRET}",
     "resources": [
         resource(
             "by-offset",
-            path="/lists/none/offset",
+            path="/lists/oauth2/offset",
             paging="offset",
             query={"from": "{from}", "to": "{to}", "size": "{size}", "offset": "{offset}"},
         ),
         resource(
             "by-cursor",
-            path="/lists/none/cursor",
+            path="/lists/oauth2/cursor",
             paging="cursor",
             next="$.next_cursor",
             query={"from": "{from}", "to": "{to}", "size": "{size}", "cursor": "{cursor}"},
@@ -62,20 +73,19 @@ CONFIGURATION = {
 async def test_workers_killed_in_each_phase_of_a_poll_lose_no_payment_and_double_none(stage: Stage) -> None:
     book = WrittenBook()
     async with Gateway(book) as server:
-        configuration = {**CONFIGURATION, "api_base_url": server.url}
+        configuration = {**CONFIGURATION, "api_base_url": server.url, "token_url": f"{server.url}/oauth/token"}
         await connector.create(stage.pool, name="gateway", spec=http_api.SPEC, configuration=configuration)
         others = [stage.worker(role, role=role, **CONNECTORS_SOON) for role in ("sink", "monitor", "letters")]
         for number, failpoint in enumerate(KILLS):
-            victim = stage.worker(f"victim-{number}", role="connector", failpoints=failpoint, **CONNECTORS_SOON)
+            victim = stage.worker(f"victim-{number}", role="connector", failpoints=failpoint, **READING)
             _grow(book)
             assert await victim.ended() == -signal.SIGKILL, failpoint
-        for answers in (1, 4):  # between two pages: it waits for one, or has it and reads it
+        for name, kill in KILLERS.items():
             _grow(book)
-            victim = stage.worker(f"victim-{answers}-answers", role="connector", **CONNECTORS_SOON)
-            server.between_pages = _killing(victim, after=answers)
-            assert await victim.ended() == -signal.SIGKILL
-        server.between_pages = lambda: None
-        survivor = stage.worker("survivor", role="connector", **CONNECTORS_SOON)
+            victim = stage.worker(f"victim-{name}", role="connector", **READING)
+            kill(server, book, victim)
+            assert await victim.ended() == -signal.SIGKILL, name
+        survivor = stage.worker("survivor", role="connector", **READING)
         _grow(book)
 
         expected = {row["id"]: row["amount"] for row in book.payment_rows.values()}
@@ -91,23 +101,54 @@ async def test_workers_killed_in_each_phase_of_a_poll_lose_no_payment_and_double
             assert await worker.stop() == 0
 
 
-def _grow(book: WrittenBook) -> None:
+def _grow(book: WrittenBook, count: int = ROUND, *, age_s: int | None = None) -> None:
     now, known = int(time.time()), len(book.payment_rows)
-    for n in range(known, known + ROUND):
+    for n in range(known, known + count):
         row = {"id": f"pay-{n:05}", "amount": 100 + n, "currency": "EUR", "status": "captured"}
-        book.write({**row, "created_at": now - n % 60})
+        book.write({**row, "created_at": now - (n % 60 if age_s is None else age_s)})
 
 
-def _killing(victim: Worker, *, after: int) -> Callable[[], None]:
-    left = after
+def _kill(server: Gateway, victim: Worker) -> None:
+    server.between_pages = lambda: None
+    victim.send(signal.SIGKILL)
 
-    def count() -> None:
-        nonlocal left
-        left -= 1
-        if left == 0:
-            victim.send(signal.SIGKILL)
 
-    return count
+def in_the_request_for_a_token(server: Gateway, book: WrittenBook, victim: Worker) -> None:
+    async def ask(request: web.Request) -> web.Response:
+        _kill(server, victim)
+        return web.Response(status=500)
+
+    server.misbehave("/oauth/token", handler=ask)
+
+
+def before_its_first_page(server: Gateway, book: WrittenBook, victim: Worker) -> None:
+    server.between_pages = lambda: _kill(server, victim)
+
+
+def in_the_second_reading_of_a_list_that_moves(server: Gateway, book: WrittenBook, victim: Worker) -> None:
+    """A row turns up in the midst of the first reading, so that no reading agrees with it."""
+    before, known = len(server.asked), len(book.payment_rows)
+
+    def look() -> None:
+        begun = Counter(
+            (each.query["from"], each.query["to"])
+            for each in list(server.asked)[before:]
+            if each.path.endswith("/offset") and each.query["offset"] == "0"
+        )
+        readings = max(begun.values(), default=0)
+        if readings == 1 and len(book.payment_rows) == known:
+            _grow(book, 1, age_s=50)
+        if readings == 2:
+            _kill(server, victim)
+
+    server.between_pages = look
+
+
+KILLERS = {
+    "token": in_the_request_for_a_token,
+    "page": before_its_first_page,
+    "second-reading": in_the_second_reading_of_a_list_that_moves,
+}
 
 
 async def _is_stored(stage: Stage, expected: dict[str, int]) -> bool:

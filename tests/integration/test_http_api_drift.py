@@ -306,6 +306,24 @@ async def test_a_list_without_an_end_is_caught_up_with_however_far_behind(style:
     assert len(server.asked) < 2 * (4 * 48 / 3 + 10)
 
 
+async def test_pages_of_rows_that_are_too_young_yet_are_no_empty_pages() -> None:
+    clock = SteadyClock(NOW)
+    world, read = World(clock, random.Random(1)), Read()
+    for n in range(100):
+        world.create(START - 700 + 6 * n)
+    chosen = resource("offset", "created_at", "desc", page_size=3, settle_s=600)
+    chosen["query"] = {"from": "{from}", "offset": "{offset}", "size": "3", "order": "desc"}
+
+    async with Gateway(world.book, clock=lambda: world.now) as server, source_of(server.url, chosen, clock=clock) as s:
+        since = await poll(s, read, None)
+        assert len(read.facts) == 17
+        clock.advance(600)
+        await poll(s, read, since)
+
+    assert world.said() == read.facts
+    assert len(read.positions) == 100
+
+
 async def test_rows_that_come_at_the_head_of_a_list_without_an_end_are_no_drift() -> None:
     """They are younger than the window: they shift its pages, and none of them is asked for yet."""
     clock = SteadyClock(NOW)

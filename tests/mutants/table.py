@@ -404,6 +404,58 @@ MUTANTS = (
         ),
     ),
     Mutant(
+        "a window without an end is cut into pieces",
+        "connectors/http/window.py",
+        "    if not (resource.names_end or resource.ends_by_time):\n",
+        "    if False:\n",
+        (INTEGRATION + "test_http_api_drift.py::test_a_list_without_an_end_is_caught_up_with_however_far_behind",),
+    ),
+    Mutant(
+        "a page of later windows' records is an empty one",
+        "connectors/http/reader.py",
+        "            walked.saw(sheet.listed)\n",
+        "            walked.saw(sheet.names)\n",
+        (INTEGRATION + "test_http_api_drift.py::test_pages_of_rows_that_are_too_young_yet_are_no_empty_pages",),
+    ),
+    Mutant(
+        "an answer that does not say whether there is more was the last one",
+        "connectors/http/paging.py",
+        'in (False, 0, "false", "")',
+        'in (None, False, 0, "false", "")',
+        (INTEGRATION + "test_http_api_drift.py::test_an_answer_that_does_not_say_whether_there_is_more_is_asked_on",),
+    ),
+    Mutant(
+        "a day is due as soon as it is over",
+        "connectors/http/window.py",
+        "        settled = day(of, self.zone).end + timedelta(seconds=self.settle_s)\n",
+        "        settled = day(of, self.zone).end\n",
+        (INTEGRATION + "test_http_api_days.py::test_a_day_is_asked_for_once_it_has_settled_and_then_whole",),
+    ),
+    Mutant(
+        "what should have been read again in an absence never is",
+        "connectors/http/history.py",
+        "if 0 <= (newest - of).days - after < most and",
+        "if (newest - of).days == after and",
+        (
+            INTEGRATION + "test_http_api_days.py"
+            "::test_what_should_have_been_read_again_while_nobody_ran_is_made_up_for_once",
+        ),
+    ),
+    Mutant(
+        "a secret inside a text goes in the clear",
+        "connectors/http/client.py",
+        "(call.secrets or (carried.secrets and (carried.headers or carried.params)))",
+        "False",
+        (INTEGRATION + "test_http_api_access.py::test_no_secret_of_a_text_goes_anywhere_in_the_clear_in_production",),
+    ),
+    Mutant(
+        "a cursor may name a secret",
+        "connectors/http/request.py",
+        "        return _FILLED_IN.sub(fill, template)\n",
+        "        return _FILLED_IN.sub(fill, _FILLED_IN.sub(fill, template))\n",
+        (UNIT + "connectors/test_http_parts.py::test_what_an_api_says_names_no_secret_and_no_secret_names_a_place",),
+    ),
+    Mutant(
         "credentials follow a redirect",
         "connectors/http/client.py",
         "    return replace(call, url=target, headers={}, params={}, secrets=frozenset()), "
