@@ -9,6 +9,7 @@ the record *says* is unchanged, so a fact that went through meanwhile is a dupli
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from uuid import UUID
 
 from schemas.codec import HEADER_ATTEMPT, HEADER_EVENT, HEADER_RUN
@@ -21,15 +22,19 @@ from streams.publisher import Producer
 _REPLACED = frozenset({HEADER_EVENT, HEADER_RUN, HEADER_ATTEMPT})
 
 
-class _Redriven:
-    """The record as it goes out again."""
+class Again:
+    """A letter's record as it goes out again: a message, its partition, and the event id that it is counted under."""
 
-    __slots__ = ("headers", "key", "value")
+    __slots__ = ("event_id", "headers", "key", "partition", "value")
 
-    def __init__(self, key: bytes, value: bytes, headers: list[tuple[str, bytes | None]]) -> None:
+    def __init__(
+        self, event_id: str, key: bytes, value: bytes, headers: list[tuple[str, bytes | None]], partition: int
+    ) -> None:
+        self.event_id = event_id
         self.key = key
         self.value = value
         self.headers = headers
+        self.partition = partition
 
 
 def redrive_event_id(letter_id: str, attempt: int) -> str:
@@ -62,13 +67,12 @@ def why_not(letter: DeadLetter, topics: Topics) -> RecordRejected | None:
     return None
 
 
-async def redrive(producer: Producer, topics: Topics, letter: DeadLetter, *, run_id: UUID, attempt: int) -> str:
+def again(letter: DeadLetter, topics: Topics, *, run_id: UUID, attempt: int) -> Again:
     """
-    Publish the letter's record again and return its new event id, once the broker acknowledged it.
+    The letter's record for attempt number `attempt`; the same attempt gives the same event id.
 
     Raises:
-        RecordRejected: as `why_not` says. BrokerUnavailable: retry with the same attempt, which gives the same event
-            id.
+        RecordRejected: as `why_not` says.
     """
     refused = why_not(letter, topics)
     key, value = letter.key_bytes(), letter.value_bytes()
@@ -79,6 +83,14 @@ async def redrive(producer: Producer, topics: Topics, letter: DeadLetter, *, run
     kept = [(name, item) for name, item in letter.header_pairs() if name not in _REPLACED and is_text(name)]
     ours = {HEADER_EVENT: event_id, HEADER_RUN: str(run_id), HEADER_ATTEMPT: str(letter.attempts + 1)}
     headers = [*kept, *((name, text.encode()) for name, text in ours.items())]
-    partition = partition_of(key, topics.events.partitions)
-    await producer.send(topics.events.name, [(partition, _Redriven(key, value, headers))])
-    return event_id
+    return Again(event_id, key, value, headers, partition_of(key, topics.events.partitions))
+
+
+async def redrive(producer: Producer, topics: Topics, records: Sequence[Again]) -> None:
+    """
+    Publish the records, in order within a partition, and return once the broker acknowledged them all.
+
+    Raises:
+        BrokerUnavailable: retry; some may be in the log.
+    """
+    await producer.send(topics.events.name, [(record.partition, record) for record in records])

@@ -29,7 +29,7 @@ from streams.process import Stop
 from streams.provision import provision
 from streams.publisher import EventPublisher, LetterPublisher, Producer
 from streams.reader import find_range, read
-from streams.redrive import redrive, redrive_event_id
+from streams.redrive import again, redrive, redrive_event_id
 from tests.database import migrated
 from tests.services import Kafka
 
@@ -137,12 +137,12 @@ async def test_garbage_becomes_a_letter_that_can_be_read_and_redriven(
         await until(pool, "SELECT coalesce(sum(events), 0)::int FROM run_ledger", 3)
         letters = await letters_of(kafka, table)
         mended = letters[0].model_copy(update={"value": b64encode(good.value).decode()})
-        again = uuid4()
-        await redrive(producer, table, mended, run_id=again, attempt=1)
+        run_id = uuid4()
+        await redrive(producer, table, [again(mended, table, run_id=run_id, attempt=1)])
         await until(pool, "SELECT count(*) FROM payments", 3)
 
     assert [(letter.reason, letter.value_bytes()) for letter in letters] == [("undecodable", b"{garbage")]
-    assert await pool.fetchval("SELECT event_id FROM payment_events WHERE run = $1", again) == redrive_event_id(
+    assert await pool.fetchval("SELECT event_id FROM payment_events WHERE run = $1", run_id) == redrive_event_id(
         letters[0].id, 1
     )
 

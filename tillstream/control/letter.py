@@ -2,13 +2,16 @@
 Dead letters: listed, shown, sent through again, let go.
 
 A redrive is a run of its own (MANUAL): its counts are its own, and the closed run keeps its. A letter is marked
-redriven only once the sink has confirmed that run. A discard is an operator's word, with a note and a name, and changes
+redriven only once the sink has confirmed that run, or, where the run failed midway, has counted the letter's own
+attempt. A discard is an operator's word, with a note and a name, and changes
 no count. Whoever redrives or discards a letter at the same moment as another waits for the letter's row.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import contextlib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,15 +21,15 @@ from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 
 from schemas.checkpoint import Counts
-from schemas.errors import BrokerError, ConfigError, Conflict, NotFound, RecordRejected
+from schemas.errors import BrokerError, ConfigError, Conflict, NotFound, RecordRejected, SinkError
 from schemas.identity import digest_sum, event_digest
 from schemas.letter import DeadLetter
 from schemas.topic import Topics
 from sinks.pool import Connection, Pool, connection
 from sinks.prepared import storable
 from streams.publisher import Producer
+from streams.redrive import Again, again, why_not
 from streams.redrive import redrive as publish
-from streams.redrive import why_not
 from tillstream.control import run
 from tillstream.control.run import RunStatus
 from tillstream.control.statement import statements
@@ -34,6 +37,8 @@ from tillstream.control.statement import statements
 DEFAULT_LIMIT = 50
 MAX_NOTE = 2_000  # characters; a person reads it
 MAX_NAME = 200
+_AT_ONCE = 50  # letters read and sent at once: they are whole, and one may have a megabyte
+_HEARTBEAT_S = 5.0  # a broker may take longer for an answer than the monitor waits for a run's word
 REDRIVE_CONNECTOR = uuid5(
     NAMESPACE_URL, "tillstream:redrive"
 )  # for letters whose record no connector of ours published
@@ -153,26 +158,19 @@ async def redrive(
     dry_run: bool = False,
 ) -> Redriven:
     """
-    Send the letters' records through again, as one run.
+    Send the letters' records through again, as one run, some at a time; the run shows how far it is.
 
     Returns once the broker acknowledged them; the sink's outcome comes later, with the run. `dry_run` changes nothing.
 
     Raises:
-        BrokerUnavailable: retry; the run ended FAILED, and the letters may be redriven again. SinkError: as routed.
+        BrokerUnavailable: retry; the run ended FAILED. Conflict: the run was ended meanwhile. SinkError: as routed. In
+            each case what was sent is on its way, and becomes redriven once the sink has counted it; the rest is open.
     """
-    run_id = uuid4()
-    async with connection(pool) as held, held.transaction():
-        await held.execute(statements()["lock_letters"], list(dict.fromkeys(ids)))
-        rows = await held.fetch(statements()["locked_letters"], list(dict.fromkeys(ids)))
-        chosen, refused = _sorted_out(rows, ids, topics)
-        if dry_run or not chosen:
-            return Redriven(None, [view.letter.id for view in chosen], refused)
-        await held.execute(statements()["letterless_connector"], REDRIVE_CONNECTOR)
-        owner = await _owner(held, chosen)
-        await held.execute(statements()["open_manual_run"], run_id, owner, triggered_by)
-        await held.execute(statements()["start_redrive"], [view.letter.id for view in chosen], run_id)
-    await _send(pool, producer, topics, chosen, run_id)
-    return Redriven(run_id, [view.letter.id for view in chosen], refused)
+    wanted = list(dict.fromkeys(ids))
+    work = _Redrive(pool, producer, topics, wanted, triggered_by, dry_run=dry_run)
+    for start in range(0, len(wanted), _AT_ONCE):
+        await work.some(wanted[start : start + _AT_ONCE])
+    return await work.done()
 
 
 async def discard(pool: Pool, ids: Sequence[str], *, note: str, by: str, dry_run: bool = False) -> Discarded:
@@ -208,24 +206,88 @@ async def confirm(held: Connection) -> None:
     await held.execute(statements()["confirm_redrives"])
 
 
-async def _send(pool: Pool, producer: Producer, topics: Topics, chosen: Sequence[LetterView], run_id: UUID) -> None:
-    sent: list[str] = []
+class _Redrive:
+    """One redrive: what it has sent so far, and its run once there is one."""
 
-    def counts() -> Counts:
-        total = digest_sum(event_digest(event_id) for event_id in sent)
-        return Counts(read=len(sent), published=len(sent), published_sum=total)
+    def __init__(
+        self,
+        pool: Pool,
+        producer: Producer,
+        topics: Topics,
+        wanted: Sequence[str],
+        triggered_by: str,
+        *,
+        dry_run: bool,
+    ) -> None:
+        self._pool = pool
+        self._producer = producer
+        self._topics = topics
+        self._wanted = wanted
+        self._triggered_by = triggered_by
+        self._dry_run = dry_run
+        self._run_id: UUID | None = None
+        self._sent: list[str] = []
+        self._refused: list[Refused] = []
+        self._counts = Counts()
 
-    try:
-        for view in chosen:
-            attempt = view.redrives + 1
-            sent.append(await publish(producer, topics, view.letter, run_id=run_id, attempt=attempt))
-    except BrokerError as exc:
-        async with connection(pool) as held, held.transaction():
-            await run.record(held, run_id, counts())
-            await run.close(held, run_id, RunStatus.FAILED, reason=str(exc), only_while_reading=True)
-        raise
-    async with connection(pool) as held, held.transaction():
-        await run.finish(held, run_id, counts())
+    async def some(self, ids: Sequence[str]) -> None:
+        """Mark those of the letters that can be redriven, and send them."""
+        async with connection(self._pool) as held, held.transaction():
+            await held.execute(statements()["lock_letters"], ids)
+            rows = await held.fetch(statements()["locked_letters"], ids)
+            chosen, refused = _sorted_out(rows, ids, self._topics)
+            if chosen and not self._dry_run:
+                run_id = await self._opened(held)
+                await held.execute(statements()["start_redrive"], [view.letter.id for view in chosen], run_id)
+        if chosen and not self._dry_run:
+            records = [again(view.letter, self._topics, run_id=run_id, attempt=view.redrives + 1) for view in chosen]
+            await self._send(run_id, records)
+        self._refused += refused
+        self._sent += [view.letter.id for view in chosen]
+
+    async def done(self) -> Redriven:
+        """The reading side of the run is through, if there was anything to do."""
+        if self._run_id is not None:
+            async with connection(self._pool) as held, held.transaction():
+                await run.finish(held, self._run_id, self._counts)
+        return Redriven(self._run_id, self._sent, self._refused)
+
+    async def _opened(self, held: Connection) -> UUID:
+        """The run, which must live: what is counted under an ended one would change what it was confirmed to be."""
+        if self._run_id is None:
+            await held.execute(statements()["letterless_connector"], REDRIVE_CONNECTOR)
+            owner = await held.fetchval(statements()["owner_of_letters"], self._wanted) or REDRIVE_CONNECTOR
+            self._run_id = uuid4()
+            await held.execute(statements()["open_manual_run"], self._run_id, owner, self._triggered_by)
+        elif not await held.fetchval(statements()["reads_still"], self._run_id):
+            raise Conflict(
+                f"run {self._run_id} was ended meanwhile",
+                hint="see `till run show`: what was sent is counted; redrive the rest again",
+            )
+        return self._run_id
+
+    async def _send(self, run_id: UUID, records: Sequence[Again]) -> None:
+        sending = asyncio.ensure_future(publish(self._producer, self._topics, records))
+        try:
+            while not (await asyncio.wait({sending}, timeout=_HEARTBEAT_S))[0]:
+                with contextlib.suppress(SinkError):  # the next one may go through
+                    await self._record(run_id)
+            await sending
+        except BrokerError as exc:
+            async with connection(self._pool) as held, held.transaction():
+                await run.record(held, run_id, self._counts)
+                await run.close(held, run_id, RunStatus.FAILED, reason=str(exc), only_while_reading=True)
+            raise
+        finally:
+            sending.cancel()
+        total = digest_sum((event_digest(record.event_id) for record in records), self._counts.published_sum)
+        number = self._counts.published + len(records)
+        self._counts = Counts(read=number, published=number, published_sum=total)
+        await self._record(run_id)
+
+    async def _record(self, run_id: UUID) -> None:
+        async with connection(self._pool) as held:
+            await run.record(held, run_id, self._counts)
 
 
 def _sorted_out(
@@ -275,14 +337,6 @@ def _told(name: str, text: str, most: int) -> str:
     if not text or len(text) > most:
         raise ConfigError(f"a {name} of 1 to {most} characters is needed, this has {len(text)}")
     return text
-
-
-async def _owner(held: Connection, chosen: Sequence[LetterView]) -> UUID:
-    """The connector of the run: the letters' own where they share one that exists, else the one for redrives."""
-    connectors = {view.letter.connector_id for view in chosen}
-    (only,) = connectors if len(connectors) == 1 else (None,)
-    known = only is not None and await held.fetchval("SELECT TRUE FROM connectors WHERE id = $1", only)
-    return only if known and only is not None else REDRIVE_CONNECTOR
 
 
 # asyncpg's records are mappings of anything

@@ -396,13 +396,35 @@ UPDATE dead_letters SET discarded_at = now(), discard_note = $2, discarded_by = 
 UPDATE dead_letters SET redrive_run_id = $2, redrive_attempts = redrive_attempts + 1
  WHERE id = ANY ($1);
 
+-- name: owner_of_letters
+-- The connector of the letters' run: their own where they share one that exists, else nothing.
+SELECT c.id
+  FROM (SELECT min(connector_id::text) AS id
+          FROM dead_letters WHERE id = ANY ($1) AND discarded_at IS NULL AND redriven_at IS NULL
+        HAVING count(DISTINCT connector_id) = 1 AND count(connector_id) = count(*)) AS shared
+  JOIN connectors c ON c.id = shared.id::uuid;
+
+-- name: reads_still
+SELECT closed_at IS NULL AND reading_finished_at IS NULL FROM connector_runs WHERE id = $1 FOR SHARE;
+
 -- name: confirm_redrives
 -- Redriven is a letter whose redrive's run the sink has confirmed, whatever became of the attempt: if the record died again, its
--- new letter goes on from here, one attempt older.
+-- new letter goes on from here, one attempt older. Of a run that failed, those are whose attempt the sink has counted, by the event id
+-- that streams/redrive.py gives it.
 UPDATE dead_letters l SET redriven_at = now()
-  FROM connector_runs r
- WHERE r.id = l.redrive_run_id AND l.redriven_at IS NULL
-   AND r.closed_at IS NOT NULL AND r.status IN ('SUCCESS', 'PARTIAL_SUCCESS');
+  FROM (SELECT d.id
+          FROM dead_letters d
+          JOIN connector_runs r ON r.id = d.redrive_run_id
+         CROSS JOIN LATERAL (SELECT encode(substr(sha256(convert_to(e'redrive\n' || d.id || e'\n' || d.redrive_attempts, 'UTF8')),
+                                                  1, 16), 'hex') AS event_id) AS attempt
+         CROSS JOIN LATERAL (SELECT encode(substr(sha256(convert_to(attempt.event_id, 'UTF8')), 1, 16), 'hex')::uuid AS digest)
+                 AS hashed
+         WHERE d.redriven_at IS NULL AND d.discarded_at IS NULL AND r.closed_at IS NOT NULL
+           AND (r.status IN ('SUCCESS', 'PARTIAL_SUCCESS')
+                OR EXISTS (SELECT FROM payment_events e WHERE e.digest = hashed.digest AND e.run = r.id)
+                OR EXISTS (SELECT FROM event_repeats e WHERE e.digest = hashed.digest AND e.run = r.id)
+                OR EXISTS (SELECT FROM event_deaths e WHERE e.digest = hashed.digest AND e.run = r.id))) AS counted
+ WHERE l.id = counted.id;
 
 -- name: letterless_connector
 -- The connector of runs that redrive what no connector of ours published.
