@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sinks.pool import Pool
-    from tillstream.control.letter import Discarded, LetterView, Redriven, Refused
+    from tillstream.control.letter import Discarded, Filter, LetterView, Redriven, Refused
 
 group = typer.Typer(help="Records that could not go on, whole and with the reason.", no_args_is_help=True)
 
@@ -42,6 +42,9 @@ RunOption = Annotated[
 CorrectedOption = Annotated[
     bool, typer.Option("--corrected", help="Only letters of files that came again with other content since.")
 ]
+MostOption = Annotated[
+    int | None, typer.Option("--limit", min=1, help="Only so many of them, the newest; else all of them.")
+]
 _SHOWN_BYTES = 2_000
 
 
@@ -60,11 +63,23 @@ class _Wanted:
         return any((self.letters, self.stage, self.reason, self.connector, self.run, self.corrected))
 
     async def found(self, pool: Pool, limit: int, state: State = State.OPEN) -> list[LetterView]:
-        from tillstream.control import letter, run
+        from tillstream.control import letter
 
         if self.letters:
             return [await letter.show(pool, each) for each in self.letters]
-        wanted = letter.Filter(
+        return await letter.list_letters(pool, await self._filter(pool, state), limit=limit)
+
+    async def ids(self, pool: Pool, limit: int | None) -> list[str]:
+        from tillstream.control import letter
+
+        if self.letters:
+            return [view.letter.id for view in await self.found(pool, len(self.letters))]
+        return await letter.ids_of(pool, await self._filter(pool, State.OPEN), limit=limit)
+
+    async def _filter(self, pool: Pool, state: State) -> Filter:
+        from tillstream.control import letter, run
+
+        return letter.Filter(
             stage=self.stage,
             reason=self.reason,
             connector=self.connector,
@@ -72,7 +87,6 @@ class _Wanted:
             run=None if self.run is None else (await run.find_run(pool, self.run)).id,
             corrected=self.corrected,
         )
-        return await letter.list_letters(pool, wanted, limit=limit)
 
 
 @group.command("list")
@@ -126,7 +140,7 @@ def redrive(
     connector: ConnectorOption = None,
     run: RunOption = None,
     all_: Annotated[bool, typer.Option("--all", help="Every open letter.")] = False,
-    limit: LimitOption = 1_000,
+    limit: MostOption = None,
     dry_run: DryRunOption = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
@@ -160,7 +174,7 @@ def discard(
     run: RunOption = None,
     corrected: CorrectedOption = False,
     by: Annotated[str, typer.Option(help="Who says so; else whoever runs this command.")] = "",
-    limit: LimitOption = 1_000,
+    limit: MostOption = None,
     dry_run: DryRunOption = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
@@ -195,20 +209,20 @@ async def _found(wanted: str) -> LetterView:
         return await letter.show(pool, wanted)
 
 
-async def _redriven(wanted: _Wanted, limit: int, *, dry_run: bool) -> Redriven:
+async def _redriven(wanted: _Wanted, limit: int | None, *, dry_run: bool) -> Redriven:
     from tillstream.control import letter
 
     chosen = context.settings()
     async with context.pool(chosen) as pool, context.producer(chosen) as (producer, topics):
-        ids = [view.letter.id for view in await wanted.found(pool, limit)]
+        ids = await wanted.ids(pool, limit)
         return await letter.redrive(pool, producer, topics, ids, triggered_by="CLI", dry_run=dry_run)
 
 
-async def _discarded(wanted: _Wanted, limit: int, note_: str, by: str, *, dry_run: bool) -> Discarded:
+async def _discarded(wanted: _Wanted, limit: int | None, note_: str, by: str, *, dry_run: bool) -> Discarded:
     from tillstream.control import letter
 
     async with context.pool(context.settings()) as pool:
-        ids = [view.letter.id for view in await wanted.found(pool, limit)]
+        ids = await wanted.ids(pool, limit)
         return await letter.discard(pool, ids, note=note_, by=by, dry_run=dry_run)
 
 

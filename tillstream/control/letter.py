@@ -25,7 +25,7 @@ from schemas.errors import BrokerError, ConfigError, Conflict, NotFound, RecordR
 from schemas.identity import digest_sum, event_digest
 from schemas.letter import DeadLetter
 from schemas.topic import Topics
-from sinks.pool import Connection, Pool, connection
+from sinks.pool import WHOLE_TABLE_S, Connection, Pool, connection
 from sinks.prepared import storable
 from streams.publisher import Producer
 from streams.redrive import Again, again, why_not
@@ -124,10 +124,25 @@ async def list_letters(pool: Pool, wanted: Filter | None = None, *, limit: int =
     Raises:
         SinkError: as `sinks/sqlstate.py` routes it.
     """
-    chosen = wanted or Filter()
-    arguments = (chosen.stage, chosen.reason, chosen.connector, chosen.state, chosen.run, chosen.corrected, limit)
     async with connection(pool) as held:
-        return [view_of(row) for row in await held.fetch(statements()["list_letters"], *arguments)]
+        return [view_of(row) for row in await held.fetch(statements()["list_letters"], *_arguments(wanted), limit)]
+
+
+async def ids_of(pool: Pool, wanted: Filter | None = None, *, limit: int | None = None) -> list[str]:
+    """
+    The ids of all such letters, or of the newest `limit`; the newest first.
+
+    Raises:
+        SinkError: as `sinks/sqlstate.py` routes it.
+    """
+    async with connection(pool) as held:
+        rows = await held.fetch(statements()["ids_of_letters"], *_arguments(wanted), limit, timeout=WHOLE_TABLE_S)
+    return [row["id"] for row in rows]
+
+
+def _arguments(wanted: Filter | None) -> tuple[object, ...]:
+    chosen = wanted or Filter()
+    return (chosen.stage, chosen.reason, chosen.connector, chosen.state, chosen.run, chosen.corrected)
 
 
 async def show(pool: Pool, wanted: str) -> LetterView:
@@ -183,12 +198,24 @@ async def discard(pool: Pool, ids: Sequence[str], *, note: str, by: str, dry_run
     """
     note, by = _told("note", note, MAX_NOTE), _told("name", by, MAX_NAME)
     wanted = list(dict.fromkeys(ids))
+    parts = [
+        await _discard(pool, wanted[start : start + _AT_ONCE], note=note, by=by, dry_run=dry_run)
+        for start in range(0, len(wanted), _AT_ONCE)
+    ]
+    return Discarded(
+        [each for part in parts for each in part.done],
+        [each for part in parts for each in part.known],
+        [each for part in parts for each in part.refused],
+    )
+
+
+async def _discard(pool: Pool, ids: Sequence[str], *, note: str, by: str, dry_run: bool) -> Discarded:
     async with connection(pool) as held, held.transaction():
-        await held.execute(statements()["lock_letters"], wanted)
-        rows = await held.fetch(statements()["locked_letters"], wanted)
+        await held.execute(statements()["lock_letters"], ids)
+        rows = await held.fetch(statements()["locked_letters"], ids)
         views = {row["id"]: (view_of(row), row["under_way"]) for row in rows}
         known = [each for each, (view, _) in views.items() if view.state is LetterState.DISCARDED]
-        refused = _missing(wanted, views)
+        refused = _missing(ids, views)
         done: list[str] = []
         for each, (view, under_way) in views.items():
             problem = None if each in known else _closed(view, under_way=under_way)

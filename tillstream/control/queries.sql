@@ -351,14 +351,10 @@ VALUES ($1, $2, $3)
    SET state = excluded.state, cause = excluded.cause, checked_at = now(),
        since = CASE WHEN h.state = excluded.state THEN h.since ELSE now() END;
 
--- name: list_letters
--- The newest first, without bytes. `$1` stage, `$2` reason, `$3` connector, `$4` state, `$5` run; null takes all. `$6`: only those
--- of files that came again with other content, from which events were stored. `$7` limit.
-SELECT id, stage, reason, message, hint, attempts, failed_at, event_id, run_id, connector_id, connector, topic, log_partition,
-       log_offset, path, position, line, source_object, size_bytes, truncated, sqlstate, redrive_attempts, redrive_run_id,
-       redriven_at, discarded_at, discarded_by, discard_note
-  FROM dead_letters
- WHERE ($1::text IS NULL OR stage = $1) AND ($2::text IS NULL OR reason = $2) AND ($3::text IS NULL OR connector = $3)
+-- name: chosen_letters
+-- `$1` stage, `$2` reason, `$3` connector, `$4` state, `$5` run; null takes all. `$6`: only those of files that came again with other
+-- content, from which events were stored.
+($1::text IS NULL OR stage = $1) AND ($2::text IS NULL OR reason = $2) AND ($3::text IS NULL OR connector = $3)
    AND ($4::text IS NULL OR $4 = CASE WHEN discarded_at IS NOT NULL THEN 'discarded'
                                       WHEN redriven_at IS NOT NULL THEN 'redriven' ELSE 'open' END)
    AND ($5::uuid IS NULL OR run_id = $5 OR id IN (SELECT letter FROM letter_repeats WHERE run = $5))
@@ -367,8 +363,20 @@ SELECT id, stage, reason, message, hint, attempts, failed_at, event_id, run_id, 
                            JOIN event_origins o ON o.connector = l.connector_id AND o.path = l.path
                                                AND o.source_object <> l.source_object AND o.first_seen_at > l.failed_at
                           WHERE l.stage = 'source' AND l.path <> ''))
+
+-- name: list_letters
+-- The newest first, without bytes. `$7` limit.
+SELECT id, stage, reason, message, hint, attempts, failed_at, event_id, run_id, connector_id, connector, topic, log_partition,
+       log_offset, path, position, line, source_object, size_bytes, truncated, sqlstate, redrive_attempts, redrive_run_id,
+       redriven_at, discarded_at, discarded_by, discard_note
+  FROM dead_letters
+ WHERE {chosen_letters}
  ORDER BY failed_at DESC, id
  LIMIT $7;
+
+-- name: ids_of_letters
+-- The same letters' ids. `$7` limit; null takes all.
+SELECT id FROM dead_letters WHERE {chosen_letters} ORDER BY failed_at DESC, id LIMIT $7;
 
 -- name: show_letter
 -- Whole, by the beginning of its id; two rows tell that the beginning is not enough.
