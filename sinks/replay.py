@@ -16,7 +16,7 @@ from itertools import groupby
 from uuid import UUID
 
 from sinks.base import Place
-from sinks.pool import WHOLE_TABLE_S, Pool, connection, snapshot
+from sinks.pool import WHOLE_TABLE_S, Connection, Pool, connection, snapshot
 from sinks.postgres import PostgresSink
 from sinks.statement import statements
 
@@ -49,7 +49,7 @@ class Mended:
 @asynccontextmanager
 async def shadow(dsn: str, replay_id: str, *, pool_size: int = 4) -> AsyncIterator[PostgresSink]:
     """
-    A sink on empty shadow tables of their own schema, dropped at the end.
+    A sink on empty shadow tables of their own schema, dropped at the end. Those that nobody owns any more go first.
 
     Raises:
         SinkError: as `sinks/sqlstate.py` routes it.
@@ -58,32 +58,44 @@ async def shadow(dsn: str, replay_id: str, *, pool_size: int = 4) -> AsyncIterat
     if not _NAME.fullmatch(replay_id):
         raise ValueError(f"{replay_id!r} is not a plain name")
     schema = _PREFIX + replay_id
-    sink = await PostgresSink.open(dsn, pool_size=pool_size, schema=schema)
+    sink = await PostgresSink.open(dsn, pool_size=pool_size + 1, schema=schema)
     try:
-        async with connection(sink.pool) as held, held.transaction():
-            await held.execute(statements(schema)["create_shadow"])
-        try:
-            yield sink
-        finally:
-            async with connection(sink.pool) as held:
-                await held.execute(statements(schema)["drop_shadow"])
+        async with connection(sink.pool) as owner:  # the lock lives as long as its connection, however we end
+            await owner.execute(statements()["own_shadow"], schema)
+            for left_behind in await _left_behind(owner):
+                logger.info("a replay left its tables behind: dropped", extra={"facts": {"schema": left_behind}})
+                await _drop(owner, left_behind)
+            async with owner.transaction():
+                await owner.execute(statements(schema)["create_shadow"])
+            try:
+                yield sink
+            finally:
+                async with connection(sink.pool) as held:
+                    await held.execute(statements(schema)["drop_shadow"])
     finally:
         await sink.close()
 
 
 async def leftovers(pool: Pool) -> list[str]:
-    """Schemas of replays that ended without dropping theirs, such as by kill -9; `drop` removes one."""
+    """
+    Schemas of replays that ended without dropping theirs, such as by kill -9. The next replay drops them.
+
+    Raises:
+        SinkError: as `sinks/sqlstate.py` routes it.
+    """
     async with connection(pool) as held:
-        rows = await held.fetch("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'replay\\_%' ORDER BY nspname")
-    return [row["nspname"] for row in rows]
+        return await _left_behind(held)
 
 
-async def drop(pool: Pool, schema: str) -> None:
-    """Drop a replay's schema. Raises ValueError where the name is not one of a replay."""
-    if not schema.startswith(_PREFIX):
-        raise ValueError(f"{schema!r} is no schema of a replay")
-    async with connection(pool) as held:
+async def _left_behind(held: Connection) -> list[str]:
+    return [row["schema"] for row in await held.fetch(statements()["left_behind"])]
+
+
+async def _drop(held: Connection, schema: str) -> None:
+    """Drop the schema, unless another replay is just about to."""
+    if await held.fetchval(statements()["take_shadow"], schema):
         await held.execute(statements(schema)["drop_shadow"])
+        await held.execute(statements()["leave_shadow"], schema)
 
 
 async def compare(

@@ -4,6 +4,7 @@
 -- name: create_shadow
 -- Tables like the live ones, indexes and defaults included. What a run or a connector is stays live.
 CREATE SCHEMA {schema};
+COMMENT ON SCHEMA {schema} IS 'tillstream: tables of a replay';
 CREATE TABLE {schema}.event_origins (LIKE {live}.event_origins INCLUDING ALL);
 CREATE TABLE {schema}.payment_events (LIKE {live}.payment_events INCLUDING ALL);
 CREATE TABLE {schema}.payments (LIKE {live}.payments INCLUDING ALL);
@@ -16,6 +17,37 @@ CREATE TABLE {schema}.sink_offsets (LIKE {live}.sink_offsets INCLUDING ALL);
 
 -- name: drop_shadow
 DROP SCHEMA IF EXISTS {schema} CASCADE;
+
+
+-- name: shadow_lock
+hashtextextended('tillstream replay ' || $1, 0)
+
+
+-- name: own_shadow
+-- For as long as the session lives, the schema `$1` has an owner.
+SELECT pg_advisory_lock({shadow_lock});
+
+
+-- name: take_shadow
+SELECT pg_try_advisory_lock({shadow_lock});
+
+
+-- name: leave_shadow
+SELECT pg_advisory_unlock({shadow_lock});
+
+
+-- name: left_behind
+-- Schemas that a replay made, and whose session has ended. One that somebody else called so has no such comment.
+SELECT n.nspname AS schema
+  FROM pg_namespace n
+ CROSS JOIN LATERAL (SELECT hashtextextended('tillstream replay ' || n.nspname, 0)) AS lock (key)
+ WHERE n.nspname LIKE 'replay\_%' AND obj_description(n.oid, 'pg_namespace') = 'tillstream: tables of a replay'
+   AND NOT EXISTS (SELECT
+                     FROM pg_locks l
+                    WHERE l.locktype = 'advisory' AND l.objsubid = 1
+                      AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                      AND l.classid::bigint = (lock.key >> 32) & 4294967295 AND l.objid::bigint = lock.key & 4294967295)
+ ORDER BY n.nspname;
 
 
 -- name: missing_outcomes

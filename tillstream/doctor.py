@@ -19,6 +19,7 @@ import asyncpg
 import psutil
 
 from schemas.errors import StackError
+from sinks.statement import statements
 from tillstream.dsn import mask_url
 from tillstream.embedded import jar, kafka, postgres
 from tillstream.embedded.home import ROOT_UID, Home, closed_ancestor, default_cache
@@ -242,13 +243,19 @@ async def postgres_server(dsn: str) -> list[Finding]:
                 "SELECT name, setting FROM pg_settings WHERE name = ANY($1)", list(DURABILITY)
             )
             version = connection.get_settings().server_version.split()[0]
+            left_behind = [row["schema"] for row in await connection.fetch(statements()["left_behind"])]
         finally:
             await connection.close()
     except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as exc:
         fix = "start the server, or correct postgres.dsn (TILL_POSTGRES_DSN)"
         return [Finding("postgres", ok=False, what=f"no answer from {address}: {type(exc).__name__}", fix=fix)]
     found = [Finding("postgres", ok=True, what=f"PostgreSQL {version} answers at {address}")]
-    return found + [durability(row["name"], row["setting"]) for row in sorted(rows)]
+    found += [durability(row["name"], row["setting"]) for row in sorted(rows)]
+    if left_behind:
+        what = f"{len(left_behind)} replays ended without dropping their tables: {', '.join(left_behind[:3])}"
+        fix = "`till replay` drops them before it begins; or DROP SCHEMA … CASCADE"
+        found.append(Finding("postgres replays", ok=False, what=what, fix=fix))
+    return found
 
 
 # What is lost when it is off, for every setting that a commit's durability depends on.

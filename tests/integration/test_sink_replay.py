@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from collections.abc import AsyncIterator, Sequence
 from uuid import UUID
 
@@ -12,9 +14,11 @@ from sinks.hash import table_hash
 from sinks.ledger import verify
 from sinks.migrate import migrate
 from sinks.postgres import PostgresSink
-from sinks.replay import Mended, compare, drop, leftovers, mend, refold, shadow
+from sinks.replay import Mended, compare, leftovers, mend, refold, shadow
+from tests.faults.stage import until
 from tests.integration.test_sink_conformance import dead_of
 from tests.model.history import PLACE, RUN, record
+from tillstream.doctor import postgres_server
 
 LATER_RUN = UUID(int=2)
 RUNS = [RUN, LATER_RUN]
@@ -212,18 +216,48 @@ async def test_refolding_right_payments_changes_none(live: PostgresSink) -> None
     assert await refold(live) == Mended()
 
 
-async def test_a_schema_left_behind_is_found_and_dropped(live: PostgresSink) -> None:
-    await live.pool.execute("CREATE SCHEMA replay_killed; CREATE TABLE replay_killed.payments ()")
+REPLAY = """
+import asyncio, sys
+from sinks.replay import shadow
 
-    assert await leftovers(live.pool) == ["replay_killed"]
-    await drop(live.pool, "replay_killed")
+async def main():
+    async with shadow(sys.argv[1], "killed"):
+        print("made", flush=True)
+        await asyncio.Event().wait()
 
+asyncio.run(main())
+"""
+
+
+async def test_what_a_killed_replay_leaves_behind_is_told_and_dropped_by_the_next_and_a_living_ones_is_not(
+    live: PostgresSink, database: str
+) -> None:
+    """A schema of the same name that somebody else made is nobody's business."""
+    await live.pool.execute("CREATE SCHEMA replay_of_a_match")
+    killed = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", REPLAY, database, stdout=asyncio.subprocess.PIPE
+    )
+    assert killed.stdout is not None
+    assert await killed.stdout.readline() == b"made\n"
     assert await leftovers(live.pool) == []
 
+    async with shadow(database, "living"):
+        killed.kill()
+        await killed.wait()
 
-async def test_only_schemas_of_replays_can_be_dropped(live: PostgresSink) -> None:
-    with pytest.raises(ValueError, match="no schema of a replay"):
-        await drop(live.pool, "public")
+        async def told() -> bool:
+            return await leftovers(live.pool) == ["replay_killed"]
+
+        await until(told)
+        assert "replay_killed" in str([each for each in await postgres_server(database) if not each.ok])
+        async with shadow(database, "next"):
+            assert await schemas(live) == ["replay_living", "replay_next", "replay_of_a_match"]
+    assert await schemas(live) == ["replay_of_a_match"]
+
+
+async def schemas(sink: PostgresSink) -> list[str]:
+    rows = await sink.pool.fetch("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'replay%' ORDER BY 1")
+    return [row["nspname"] for row in rows]
 
 
 async def counts(sink: PostgresSink) -> list[tuple[object, ...]]:
