@@ -14,18 +14,21 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from datetime import UTC
+from zoneinfo import ZoneInfo
 
 from pydantic import Field, field_validator
 
 from connectors.context import SourceContext
 from connectors.files import content
 from connectors.files.config import FilesConfig
+from connectors.files.day import day_of
 from connectors.files.listing import Entry, Folder, Identified, is_temporary
 from connectors.files.name import printable
 from connectors.files.reading import FileReader, LocalFile
 from connectors.files.thread import Threads
 from connectors.log import extra
-from connectors.source import Batch, CheckStep, Cursor, Skipped, Task
+from connectors.source import Batch, CheckStep, Cursor, File, Skipped, Task
 from connectors.spec import SourceSpec
 from schemas.errors import TillError
 from schemas.event import MAX_PATH
@@ -60,6 +63,7 @@ class DirectorySource:
         self._reader = FileReader(config, context, self._threads)
         self._folder = Folder(config.directory, rest_s=config.rest_s, clock=context.clock, threads=self._threads)
         self._matches = re.compile(fnmatch.translate(config.pattern)).match
+        self._zone = ZoneInfo(config.timezone) if config.timezone else UTC
         self._primed = False
 
     async def tasks(self, known: Mapping[str, Cursor]) -> AsyncIterator[Sequence[Task | Skipped]]:
@@ -108,7 +112,8 @@ class DirectorySource:
 
     def _task(self, found: Identified) -> Task:
         path = printable(f"{self._config.directory.rstrip('/')}/{found.entry.name}")[-MAX_PATH:]
-        return Task(found.shown, found.sha256, found.sha256, path, context=found.ref)
+        file = File(found.entry.size_bytes, day_of(found.entry.mtime_s, self._zone))
+        return Task(found.shown, found.sha256, found.sha256, path, file=file, context=found.ref)
 
     def _skip_reason(self, entry: Entry) -> str:
         """Why an entry is not read, by its kind and name; empty if it is."""

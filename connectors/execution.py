@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
@@ -26,12 +27,13 @@ from connectors.spec import ConnectorConfig
 from connectors.task import Queue, TaskStatus, Work
 from connectors.wait import Backoff, Guard, Leftovers, Stopped, abandon, pause, quietly
 from schemas import identity
-from schemas.checkpoint import Checkpoint
+from schemas.checkpoint import Checkpoint, CheckpointFile
 from schemas.errors import Disposition, TillError
 
 logger = logging.getLogger(__name__)
 
 NOT_BEGUN = "not begun"
+_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _KEPT_ENDED = 1_000  # tasks that ended and still show in the list; the checkpoints know all
 _ABANDON_S = 2.0
 
@@ -292,12 +294,27 @@ class Execution:
             seq=self.known.next_seq(),
             cursor=None if work.cursor is None else dict(work.cursor),
             part=tuple(digest.hex() for digest in work.part),
+            file=_file_of(work.task),
             counts=work.counts,
             done=work.done,
             recurring=work.task.recurring,
             revision_at=work.revision_at,
             updated_at=self.ports.clock.now(),
         )
+
+
+def _file_of(task: Task) -> CheckpointFile | None:
+    if task.file is None or not _SHA256.fullmatch(task.key):
+        return None
+    size_bytes, day, downloaded = task.file
+    return CheckpointFile(
+        name=task.descriptor,
+        path=task.path,
+        sha256=task.key,
+        size_bytes=size_bytes,
+        day=day,
+        downloaded=downloaded,
+    )
 
 
 def _order(work: Work) -> int:

@@ -29,6 +29,18 @@ WHOLE_OBJECT = "object"  # the position of an object that is rejected as one
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
+class File(NamedTuple):
+    """
+    A file of a task. `day` is the one it is about: of its name, else of its last change, in the connector's zone.
+
+    `downloaded`: it came from elsewhere, and is here whole.
+    """
+
+    size_bytes: int
+    day: date
+    downloaded: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
     """
@@ -47,6 +59,8 @@ class Task:
     source_object: str
     path: str = ""
     recurring: bool = False
+    # what it reads, where that is a file: `key` is its SHA-256
+    file: File | None = None
     # what the source needs to read it and may forget: never persisted
     context: Any = None
 

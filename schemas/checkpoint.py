@@ -7,6 +7,7 @@ seq) holds.
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 from uuid import UUID
 
@@ -53,6 +54,19 @@ class Counts(BaseModel):
         )
 
 
+class CheckpointFile(BaseModel):
+    """The file that a task reads, for those who list files by their content."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str = Field(description="Its name, as operators read it.")
+    path: str = Field(description="Where it was met.")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    size_bytes: int = Field(ge=0)
+    day: date = Field(description="The day it is about: of its name, else of its last change, in the connector's zone.")
+    downloaded: bool = Field(description="Whether it came from elsewhere, and was here whole before it was read.")
+
+
 class Checkpoint(BaseModel):
     """
     One task's place. The topic key is `connector_id/task`, so that compaction keeps the newest of each task.
@@ -76,6 +90,7 @@ class Checkpoint(BaseModel):
     )
     counts: Counts = Field(default=Counts(), description="Of this task within this run.")
     done: bool = False
+    file: CheckpointFile | None = Field(default=None, description="What the task reads, where that is a file.")
     recurring: bool = Field(default=False, description="Whether the task goes on for ever, a run at a time.")
     revision_at: Instant = Field(description="When the task's object was first discovered; kept for ever.")
     updated_at: Instant

@@ -22,7 +22,7 @@ from connectors.remote.pages import Emit, in_order
 from connectors.remote.pattern import Window
 from connectors.remote.rest import LONGEST_WAIT_S, Rest
 from connectors.remote.staging import Staging
-from connectors.source import Cursor, Skipped, Task
+from connectors.source import Cursor, File, Skipped, Task
 from schemas.errors import SourceUnavailable
 from schemas.event import MAX_PATH
 
@@ -179,4 +179,6 @@ class Arrivals:
                 await self._staging.remove(sha256)
 
     def _task(self, file: RemoteFile, sha256: str) -> Task:
-        return Task(file.shown, sha256, sha256, f"{self._place}/{file.shown}"[-MAX_PATH:], context=file)
+        facts = File(file.entry.size_bytes, self._chooser.day(file.entry), downloaded=True)
+        path = f"{self._place}/{file.shown}"[-MAX_PATH:]
+        return Task(file.shown, sha256, sha256, path, file=facts, context=file)

@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, tzinfo
+from datetime import date, tzinfo
 
+from connectors.files.day import day_of
 from connectors.files.listing import is_temporary
 from connectors.remote.entry import Entry, shown
 from connectors.remote.pattern import NamePattern, Window
@@ -119,4 +120,4 @@ class Chooser:
     def day(self, entry: Entry) -> date:
         """The day of a file: the one that its name tells, else the one of its last change, in the connector's zone."""
         named = self._pattern.day(os.fsdecode(entry.name))
-        return named or datetime.fromtimestamp(entry.mtime_s, UTC).astimezone(self._zone).date()
+        return named or day_of(entry.mtime_s, self._zone)

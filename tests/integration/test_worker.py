@@ -249,6 +249,10 @@ async def test_a_run_of_a_connector_worker_that_was_killed_ends_failed_and_its_s
         )
         await until(held, "SELECT count(*) FROM connector_runs WHERE closed_at IS NULL", lambda count: count == 0)
         statuses = await held.fetch("SELECT status, error_message FROM sp_v2_connector_runs ORDER BY id")
+        await until(held, "SELECT state FROM recon_ingested_file", lambda state: state == "NORMALIZED")
+        [file] = await held.fetch("SELECT filename, size_bytes, records, run FROM recon_ingested_file")
+        assert (file["filename"], file["size_bytes"]) == ("many.csv", (folder / "many.csv").stat().st_size)
+        assert file["run"] == await held.fetchval("SELECT id FROM connector_runs WHERE status = 'SUCCESS'")
     assert [row["status"] for row in statuses] == ["FAILED", "SUCCESS"]
     assert statuses[0]["error_message"]
     verified = json.loads(await till(variables, monitor.home, "ledger", "verify", "-o", "json", "--wait", "20"))
