@@ -23,7 +23,7 @@ _NAMES = re.compile(
     r"|jwt|bearer|session",
     re.IGNORECASE,
 )
-_SCHEMES = re.compile(r"(?:bearer|basic|digest|token)\s+\S", re.IGNORECASE)  # of an Authorization header
+_SCHEMES = re.compile(r"bearer\s+\S|(?:basic|digest|token)\s+\S{8,}$", re.IGNORECASE)  # of an Authorization header
 _PLACE = re.compile(r"\{[a-z_]+\}")  # what is filled in from page to page, such as a cursor
 _SHORTEST = 4  # characters: what is shorter could not be kept secret, and is none
 

@@ -117,7 +117,8 @@ class Walked:
         self._places.add(key)
         if len(self._places) > self._most_pages:
             raise SourceMisconfigured(
-                f"more than {self._most_pages} pages", hint="ask for shorter windows (window_s), or raise max_pages"
+                f"more than {self._most_pages} pages",
+                hint="ask for larger pages or shorter windows, or raise max_pages",
             )
 
     def fresh(self, names: Sequence[str]) -> list[str]:

@@ -170,6 +170,18 @@ async def test_a_token_endpoint_that_fails_is_told_apart(
             await batches_of(source)
 
 
+@pytest.mark.parametrize("status", [429, 502, 503])
+async def test_a_token_endpoint_that_asks_for_silence_gets_it(server: Gateway, status: int) -> None:
+    server.misbehave("/oauth", status=status, headers={"Retry-After": "9"})
+    options = AUTHS["oauth2"] | {"token_url": f"{server.url}/oauth/token"}
+
+    async with source_of(server.url, listed("oauth2"), secrets=SECRETS, **options) as source:
+        with pytest.raises(TillError) as caught:
+            await batches_of(source)
+
+    assert (caught.value.retry_after_s, caught.value.retryable) == (9.0, True)
+
+
 @pytest.mark.parametrize("status", [200, 400, 401, 403, 404, 500])
 @pytest.mark.parametrize("auth", ["basic", "bearer", "header", "query"])
 async def test_a_server_that_repeats_our_credentials_makes_nobody_else_tell_them(

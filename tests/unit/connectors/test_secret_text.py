@@ -36,6 +36,17 @@ def test_other_names_stand_before_any_text(name: str) -> None:
     assert masked({name: CANARY}) == {name: CANARY}
 
 
+@pytest.mark.parametrize("text", ["basic plan", "Token of thanks", "bearer", "by digest"])
+def test_words_are_no_credentials(text: str) -> None:
+    assert not list(problems_of({"note": text}))
+
+
+@pytest.mark.parametrize("text", [f"Bearer {CANARY}", f"basic {CANARY}", f" Token  {CANARY} "])
+def test_a_header_of_credentials_is_one_under_any_name(text: str) -> None:
+    assert list(problems_of({"note": text}))
+    assert masked({"note": text}) == {"note": "***"}
+
+
 def test_what_was_masked_is_no_configuration() -> None:
     assert list(problems_of({"X-Api-Key": "***"}))
 
