@@ -10,6 +10,8 @@ import pytest
 
 from tests.contract.example import blocks, examples, only, sent, shape
 from tests.integration.api_kit import Client
+from tillstream.embedded.gateway import Gateway
+from tillstream.embedded.gateway_book import GrowingBook
 
 LIST, TEST, HISTORY, PAUSE, RESUME = examples("003")
 _AFTER_A_FAILED_TEST = """
@@ -48,6 +50,42 @@ async def test_the_history_is_the_seeds_with_counts_beside(tested: Client) -> No
         "run_date", "records_processed", "records_success", "records_failed",
         "files_total", "files_normalized", "files_skipped", "files_failed",
     }  # fmt: skip
+
+
+async def test_a_test_asks_the_source_for_real_and_a_refusal_is_told_in_the_seeds_words(api: Client) -> None:
+    """The provider does not know our address, as in the seed."""
+    async with Gateway(GrowingBook(0, every_s=60), allowed=("192.0.2.1",)) as gateway:
+        config = {**blocks("003")[0]["connection_config"], "api_base_url": gateway.report_url}
+        put = await api.ask("PUT", "/connectors/1", json={"connection_config": config})
+        assert put.status == 200, put.text
+
+        status, answer = await sent(TEST.called(api.url))
+        _, listed = await sent(LIST.called(api.url))
+        _, history = await sent(HISTORY.called(api.url))
+        anonymous = await api.ask("POST", "/connectors/1/test")
+
+    assert status == 200
+    assert json.dumps(answer) == json.dumps(TEST.answer)
+    assert gateway.asked
+    volatile = {"last_run_at": LIST.answer["connectors"][0]["last_run_at"]}
+    assert {**listed["connectors"][0], **volatile} == LIST.answer["connectors"][0]
+    assert listed["summary"] == LIST.answer["summary"]
+    assert shape(only(history, HISTORY.answer)) == shape(HISTORY.answer)
+    assert (history["runs"][0]["run_type"], history["runs"][0]["triggered_by"]) == ("TEST", "USER_123")
+    assert anonymous.body["run_id"] == 2
+    later = (await api.ask("GET", "/connectors/1/history")).body["runs"][0]
+    assert (later["id"], later["triggered_by"]) == ("2", "MANUAL_TEST")
+
+
+async def test_a_test_that_goes_well_says_so(api: Client) -> None:
+    async with Gateway(GrowingBook(0, every_s=60)) as gateway:
+        config = {**blocks("003")[0]["connection_config"], "api_base_url": gateway.report_url}
+        await api.ask("PUT", "/connectors/1", json={"connection_config": config})
+
+        answer = await api.ask("POST", "/connectors/1/test")
+
+    assert (answer.status, answer.body) == (200, {"success": True, "message": "Connection successful", "run_id": 1})
+    assert (await api.ask("GET", "/connectors/1")).body["connector"]["success_rate"] == 100
 
 
 async def test_pause_and_resume_answer_as_the_seed_prints(tested: Client) -> None:

@@ -7,6 +7,7 @@ Go's indifference to case. Nothing is judged here: what a source's own model doe
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -76,8 +77,10 @@ class Plan:
     enabled: bool | None = None
 
     def over(self, before: Schedule | None) -> Schedule:
-        """The schedule that this makes of the one before; a new one is enabled once it has a `cron`."""
-        known = before or Schedule(enabled=bool(self.cron))
+        """The schedule that this makes of the one before; a `cron` where there was none is enabled."""
+        known = before or Schedule()
+        if known.cron is None and self.cron:
+            known = dataclasses.replace(known, enabled=True)
         return Schedule(
             cron=known.cron if self.cron is None else self.cron or None,
             timezone=known.timezone if self.timezone is None else self.timezone,
@@ -107,7 +110,7 @@ def of_install(name: str, given: Options, kinds: Iterable[str]) -> Wanted:
     if kind is None and name in known:
         kind = name
     elif kind is None and name.lower() in template.names():
-        kind, options = "http_api", {"template": name.lower(), **options}
+        kind = "http_api"
     return Wanted(str(kind or TUTORIAL), name, options)
 
 
@@ -123,8 +126,7 @@ def of_seed_003(type_: str, source_entity: str, given: Options, *, plan: Plan, k
             f"the connector cannot be as it is described:\n  connector_type: must be one of {', '.join(KINDS)}"
         )
     chosen = kind or KINDS[type_]
-    configuration = with_defaults(chosen, source_entity, given)
-    return Wanted(chosen, source_entity, configuration, type_ if type_ in KINDS else None, plan)
+    return Wanted(chosen, source_entity, dict(given), type_ if type_ in KINDS else None, plan)
 
 
 def of_seed_004(type_: str, provider: str, given: Options) -> Wanted:
@@ -137,38 +139,49 @@ def of_seed_004(type_: str, provider: str, given: Options) -> Wanted:
     if type_ not in TYPES_004:
         raise ConfigError(f"the connector cannot be as it is described:\n  type: must be one of {', '.join(TYPES_004)}")
     seed_003 = "BANK_SFTP" if type_ == "SFTP" else "PG_API" if provider.upper() in _GATEWAYS else "BANK_API"
-    configuration, plan = of_config_004(KINDS[seed_003], provider, given)
+    configuration, plan = of_config_004(given)
     return Wanted(KINDS[seed_003], provider, configuration, seed_003, plan)
 
 
-def of_config_004(kind: str, provider: str, given: Options) -> tuple[dict[str, Any], Plan]:
+def of_config_004(given: Options) -> tuple[dict[str, Any], Plan]:
     """What seed 004's `config` means: it holds the schedule, too. None there, none at all."""
     options = dict(given)
     cron, enabled, zone = options.pop("schedule", None), options.pop("scheduleEnabled", None), options.get("timezone")
     if options.pop("checksumRequired", True) is False:
         options["checksum"] = "off"
-    return with_defaults(kind, provider, options), Plan(cron or "", zone, enabled)
+    return options, Plan(cron or "", zone, enabled)
 
 
-def with_defaults(kind: str, provider: str, given: Options) -> dict[str, Any]:
-    """The options with what is known of the provider in place of those that are not given."""
-    options = dict(given)
-    known = provider.upper()
-    if kind == "sftp":
-        pattern = options.get("pattern", options.get("filePattern", options.get("file_pattern", PATTERNS.get(known))))
-        if pattern is not None and pattern == PATTERNS.get(known):
-            options = {**_RECORDS.get(known, {}), **options}
-        if pattern is not None and not {"filePattern", "file_pattern"} & options.keys():
-            options["pattern"] = pattern
-        if {"checksumExt", "checksum_ext"} & options.keys() and not {"restS", "rest_s"} & options.keys():
-            options["rest_s"] = 0  # the checksum comes last, and tells that the file is whole
-    if kind == "http_api" and provider.lower() in template.names() and not {"template", "resources"} & options.keys():
-        options["template"] = provider.lower()
-    if kind == "http_api" and not {"authType", "authentication_type", "authenticationType"} & options.keys():
-        if "token" in options:
-            options["authentication_type"] = "bearer"
-        elif {"apiKey", "api_key"} & options.keys():
-            options["authentication_type"] = "api_key"
+def configured(spec: SourceSpec, provider: str, given: Options) -> dict[str, Any]:
+    """
+    The options as the source knows them, with what is known of the provider in place of those that are not given.
+
+    Raises:
+        ConfigError: an option is there twice, in two spellings.
+    """
+    options = spelled(spec, given)
+    if spec.kind == "sftp":
+        return _of_bank(provider.upper(), options)
+    if spec.kind == "http_api":
+        return _of_api(provider.lower(), options)
+    return options
+
+
+def _of_bank(provider: str, options: dict[str, Any]) -> dict[str, Any]:
+    usual = PATTERNS.get(provider)
+    if usual is not None and options.setdefault("pattern", usual) == usual:
+        options = {**_RECORDS.get(provider, {}), **options}
+    if options.get("checksum_ext"):
+        options.setdefault("rest_s", 0)  # the checksum comes last, and tells that the file is whole
+    return options
+
+
+def _of_api(provider: str, options: dict[str, Any]) -> dict[str, Any]:
+    if provider in template.names() and not _has_lists(options):
+        options["template"] = provider
+    for option, kind in (("token", "bearer"), ("api_key", "api_key")):
+        if option in options:
+            options.setdefault("authentication_type", kind)
     return options
 
 
@@ -220,6 +233,14 @@ def is_local(options: Options) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _has_lists(options: Options) -> bool:
+    """Whether an API's configuration says by itself what is read; a list that is only named is the template's."""
+    resources = options.get("resources")
+    if "template" in options or not isinstance(resources, list):
+        return "template" in options
+    return any(isinstance(each, Mapping) and "path" in each for each in resources)
 
 
 def _bare(name: str) -> str:

@@ -12,22 +12,23 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
-from connectors.clock import SystemClock
-from connectors.context import SourceContext
 from connectors.spec import SourceSpec
+from tillstream.api.problem import Refusal
+from tillstream.api.v1.connector import context_of
 from tillstream.api.v1.source_type import spec_of
 from tillstream.api.world import World
 from tillstream.config import Environment
 from tillstream.control import connector as connectors
 from tillstream.control import dialect, edit, request, run
-from tillstream.control.connector import ConnectorView, Label
+from tillstream.control.connector import ConnectorStatus, ConnectorView, Label
 from tillstream.control.dialect import Plan, Wanted
 from tillstream.control.pin import pin
 from tillstream.control.run import RunView
+from tillstream.control.trial import Trial, try_out
 
 logger = logging.getLogger(__name__)
 
-MANUAL_TEST = "MANUAL_TEST"  # seed 003's, where nobody says who
+_TRIAL_S = 5  # after which one of the trials may have ended
 
 
 async def found(world: World, wanted: str) -> ConnectorView:
@@ -40,6 +41,11 @@ async def found(world: World, wanted: str) -> ConnectorView:
     return await connectors.find(world.pool, wanted)
 
 
+def shown(world: World, view: ConnectorView) -> ConnectorView:
+    """The connector as it may be told: without the secrets that an old configuration spells."""
+    return connectors.shown(view, world.specs.get(view.kind))
+
+
 async def made(world: World, name: str, wanted: Wanted) -> ConnectorView:
     """
     A new connector; a worker starts it within seconds.
@@ -48,20 +54,13 @@ async def made(world: World, name: str, wanted: Wanted) -> ConnectorView:
         ConfigError: everything that is wrong with it. Conflict: the name is taken.
     """
     spec = spec_of(world, wanted.kind)
-    configuration = _options(world, spec, wanted.configuration)
-    schedule = wanted.plan.over(None)
+    configuration = _options(world, spec, wanted.provider, wanted.configuration)
     label = Label(wanted.type or connectors.TYPES.get(spec.kind), wanted.provider)
-    identifier = await connectors.create(
-        world.pool,
-        name=name,
-        spec=spec,
-        configuration=configuration,
-        provider=wanted.provider,
-        schedule=schedule,
-        label=label,
+    described = edit.Described(
+        name, spec.kind, wanted.provider, ConnectorStatus.ACTIVE, configuration, wanted.plan.over(None)
     )
+    view = await edit.create(world.pool, described, world.specs, label=label, secrets=world.store)
     _log("connector created", name)
-    view = await connectors.find(world.pool, str(identifier))
     return await _pinned(world, view, spec)
 
 
@@ -75,7 +74,7 @@ async def changed(
         ConfigError: everything that is wrong with it. Conflict: the name is taken. NotFound: it was deleted meanwhile.
     """
     spec = spec_of(world, view.kind)
-    options = None if configuration is None else _options(world, spec, configuration)
+    options = None if configuration is None else _options(world, spec, view.provider, configuration)
 
     def wish(before: edit.Described) -> edit.Described:
         return dataclasses.replace(
@@ -85,7 +84,7 @@ async def changed(
             schedule=plan.over(before.schedule),
         )
 
-    done = await edit.change(world.pool, view.id, wish, world.specs)
+    done = await edit.change(world.pool, view.id, wish, world.specs, secrets=world.store)
     _log("connector changed", done.view.name)
     return done.view
 
@@ -115,6 +114,21 @@ async def resumed(world: World, view: ConnectorView, *, by: str = "") -> Connect
     return done
 
 
+async def tried(world: World, view: ConnectorView, *, by: str = "") -> Trial:
+    """
+    How a TEST run went: the source is tried as it is configured, from here, and nothing is published.
+
+    Raises:
+        NotFound: the connector was deleted meanwhile. Refusal: too many are being tried.
+    """
+    view = await _pinned(world, view, spec_of(world, view.kind))
+    if world.trials.locked():
+        raise Refusal("too_many_requests", "enough sources are being tried already", retry_after_s=_TRIAL_S)
+    async with world.trials:
+        context = context_of(world, view.id, view.name)
+        return await try_out(world.pool, view, world.specs, context, triggered_by=by, redact=world.redact)
+
+
 async def asked(
     world: World,
     view: ConnectorView,
@@ -138,27 +152,15 @@ async def asked(
     return await run.find_run(world.pool, str(run_id))
 
 
-def _options(world: World, spec: SourceSpec, given: Mapping[str, Any]) -> dict[str, Any]:
-    options = dialect.spelled(spec, given)
+def _options(world: World, spec: SourceSpec, provider: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    options = dialect.configured(spec, provider, given)
     if world.settings.environment is Environment.PRODUCTION:
         return options
     return dialect.reaching(spec, options)
 
 
 async def _pinned(world: World, view: ConnectorView, spec: SourceSpec) -> ConnectorView:
-    return await pin(world.pool, view, spec, _context(world, view))
-
-
-def _context(world: World, view: ConnectorView) -> SourceContext:
-    return SourceContext(
-        connector_id=view.id,
-        connector=view.name,
-        clock=SystemClock(),
-        secrets=world.secrets,
-        meter=world.meter,
-        production=world.settings.environment is Environment.PRODUCTION,
-        adapters=world.adapters,
-    )
+    return await pin(world.pool, view, spec, context_of(world, view.id, view.name))
 
 
 def _log(event: str, name: str) -> None:

@@ -8,10 +8,10 @@ from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, Field
 
 from tillstream.api.compat import action
-from tillstream.api.compat.run import add_actions
+from tillstream.api.compat.run import By, add_actions
 from tillstream.api.compat.shape import Body, Instant, given, takes
 from tillstream.api.problem import PROBLEMS
-from tillstream.api.world import WorldDep
+from tillstream.api.world import World, WorldDep
 from tillstream.control import connector as connectors
 from tillstream.control import dialect
 from tillstream.control.connector import ConnectorStatus, ConnectorView
@@ -171,13 +171,13 @@ async def create_connector(
     wanted = dialect.of_seed_003(body.connector_type, body.source_entity, body.connection_config, plan=plan)
     view = await action.made(world, body.name, wanted)
     response.headers["Location"] = f"/connectors/{view.number}"
-    return SeedDone(connector=_detail(view), message="Connector created successfully")
+    return SeedDone(connector=_detail(world, view), message="Connector created successfully")
 
 
 @router.get("/{ref}")
 async def show_connector(ref: str, world: WorldDep) -> SeedShown:
     """One connector, whole."""
-    return SeedShown(connector=_detail(await action.found(world, ref)))
+    return SeedShown(connector=_detail(world, await action.found(world, ref)))
 
 
 @router.put("/{ref}", openapi_extra=takes(SeedChangedConnector))
@@ -189,7 +189,16 @@ async def change_connector(
     """Change it; its worker starts it anew, from where it stood. What is not given stays."""
     view = await action.found(world, ref)
     done = await action.changed(world, view, name=body.name, configuration=body.connection_config, plan=body.plan)
-    return SeedDone(connector=_detail(done), message="Connector updated successfully")
+    return SeedDone(connector=_detail(world, done), message="Connector updated successfully")
+
+
+@router.post("/{ref}/test", openapi_extra=takes(By))
+async def test_connector(
+    ref: str, world: WorldDep, body: Annotated[By, Depends(given(By))]
+) -> SeedTested | SeedTestFailed:
+    """Try its source, now: a TEST run, which the history has. Nothing is published, its status stays."""
+    trial = await action.tried(world, await action.found(world, ref), by=body.triggered_by)
+    return SeedTested(run_id=trial.number) if trial.ok else SeedTestFailed(error=trial.error, run_id=trial.number)
 
 
 add_actions(router)
@@ -209,7 +218,8 @@ def _row(view: ConnectorView) -> dict[str, Any]:
     }
 
 
-def _detail(view: ConnectorView) -> SeedConnectorDetail:
+def _detail(world: World, view: ConnectorView) -> SeedConnectorDetail:
+    view = action.shown(world, view)
     return SeedConnectorDetail(
         **_row(view),
         connection_config=dict(view.configuration),

@@ -13,7 +13,6 @@ from typing import Any
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from schemas.errors import ConfigError
 from tillstream.api.guard import CANONICAL
 from tillstream.api.problem import MEDIA_TYPE
 
@@ -53,18 +52,20 @@ class Envelope:
 def enveloped(problem: bytes) -> bytes:
     """A problem in the seeds' envelope."""
     told: dict[str, Any] = json.loads(problem)  # what we wrote ourselves
-    return json.dumps({"success": False, "error": _error(told), **told}, ensure_ascii=False).encode()
+    return json.dumps(
+        {"success": False, "error": _error(told), **told}, ensure_ascii=False, separators=(",", ":")
+    ).encode()
 
 
 def _error(told: dict[str, Any]) -> str:
-    """What is wrong; of a configuration's only problem the words alone: seed 000's `missing directory to watch`."""
-    errors = told.get("errors") or []
-    if len(errors) == 1 and told["code"] == ConfigError.code:
-        return str(errors[0]["message"])
-    if not errors or all(each["message"] in told["detail"] for each in errors):
-        return str(told["detail"])
-    fields = "; ".join(f"{each['field']}: {each['message']}" if each["field"] else each["message"] for each in errors)
-    return f"{told['detail']}: {fields}"
+    """What is wrong, in one text that names the fields."""
+    detail = str(told["detail"])
+    fields = "; ".join(
+        f"{each['field']}: {each['message']}" if each["field"] else each["message"]
+        for each in told.get("errors") or []
+        if each["message"] not in detail
+    )
+    return f"{detail}: {fields}" if fields else detail
 
 
 def _is_problem(message: Message) -> bool:

@@ -8,9 +8,9 @@ from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel
 
 from tillstream.api.compat import action
-from tillstream.api.compat.connectors import SeedSummary, Status
+from tillstream.api.compat.connectors import SeedSummary, SeedTestFailed, Status
 from tillstream.api.compat.install import SeedUninstalled
-from tillstream.api.compat.run import add_actions
+from tillstream.api.compat.run import By, add_actions
 from tillstream.api.compat.shape import Body, Instant, given, takes
 from tillstream.api.problem import PROBLEMS
 from tillstream.api.world import World, WorldDep
@@ -104,10 +104,9 @@ async def list_connectors(
         and provider in (None, view.provider)
     ]
     count = [view.status.value for view in views].count
+    chosen = [view for view in views if status in (None, view.status.value)]
     return OpsConnectors(
-        connectors=[
-            OpsConnector(**_told(view, health[view.number])) for view in views if status in (None, view.status.value)
-        ],
+        connectors=[OpsConnector(**_told(world, view, health[view.number])) for view in chosen],
         summary=SeedSummary(
             total=len(views),
             active=count(ConnectorStatus.ACTIVE.value),
@@ -147,7 +146,7 @@ async def change_connector(
     view = await action.found(world, ref)
     configuration, plan = None, dialect.Plan()
     if body.config is not None:
-        configuration, plan = dialect.of_config_004(view.kind, view.provider, body.config)
+        configuration, plan = dialect.of_config_004(body.config)
     done = await action.changed(world, view, name=body.name, configuration=configuration, plan=plan)
     return await _one(world, done)
 
@@ -159,15 +158,27 @@ async def delete_connector(ref: str, world: WorldDep) -> SeedUninstalled:
     return SeedUninstalled()
 
 
+@router.post("/{ref}/test", openapi_extra=takes(By))
+async def test_connector(
+    ref: str, world: WorldDep, body: Annotated[By, Depends(given(By))]
+) -> OpsFound | SeedTestFailed:
+    """Try its source, now, and name the files that it would read. Nothing is published, its status stays."""
+    trial = await action.tried(world, await action.found(world, ref), by=body.triggered_by)
+    if not trial.ok:
+        return SeedTestFailed(error=trial.error, run_id=trial.number)
+    return OpsFound(filesFound=list(trial.found))
+
+
 add_actions(router)
 
 
 async def _one(world: World, view: ConnectorView) -> OpsOneConnector:
     health = await history.health(world.pool, [view.number])
-    return OpsOneConnector(**_told(view, health[view.number]))
+    return OpsOneConnector(**_told(world, view, health[view.number]))
 
 
-def _told(view: ConnectorView, health: SeedHealth) -> dict[str, Any]:
+def _told(world: World, view: ConnectorView, health: SeedHealth) -> dict[str, Any]:
+    view = action.shown(world, view)
     schedule = view.schedule
     plan = {"schedule": schedule.cron, "scheduleEnabled": schedule.enabled} if schedule.cron else {}
     return {
