@@ -30,6 +30,7 @@ SPEC = SourceSpec(
     factory=_make,
     resumes_from="commit and change within it (polls: transaction or time, and key)",
     main_task="database",
+    holds_back=True,
     example={
         "host": "db.example.com",
         "database": "shop",

@@ -256,6 +256,20 @@ class ProgressingSource(Source, Protocol):
 
 
 @runtime_checkable
+class HoldingSource(Source, Protocol):
+    """A source at which something is kept for us until we have read it, such as a database's log for a slot."""
+
+    async def look(self) -> None:
+        """
+        Measure how much that is, and change nothing: called now and then while the connector is paused.
+
+        Raises:
+            TillError: it cannot be seen.
+        """
+        ...
+
+
+@runtime_checkable
 class CheckpointedSource(Source, Protocol):
     """A source that lets go of something step by step, such as the log of changes that a replication slot holds."""
 

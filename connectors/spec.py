@@ -124,7 +124,7 @@ class SourceSpec:
     """
     One kind of source. `main_task` is the descriptor of its listing (seed 000: `directory`).
 
-    `takes_dates` says that its source is a `RequestedSource` that heeds days.
+    `takes_dates` says that its source is a `RequestedSource` that heeds days. `holds_back`: it is a `HoldingSource`.
     `factory` gets a validated instance of `config` and the world, and does no I/O.
     """
 
@@ -136,6 +136,7 @@ class SourceSpec:
     resumes_from: str
     main_task: str = ""
     takes_dates: bool = False
+    holds_back: bool = False
     # a configuration that validates, for the docs
     example: Mapping[str, Any] = field(default_factory=dict)
     # what an operator should know beside the options: paragraphs in Markdown

@@ -91,6 +91,12 @@ CONNECTOR_HEALTHY = Metric(
 HELD_BACK_BYTES = Metric(
     "tillstream_held_back_bytes", _G, "Log that a database keeps because its changes were not read.", ("connector",)
 )
+HELD_BACK_UNSEEN = Metric(
+    "tillstream_held_back_unseen",
+    _G,
+    "1 while a connector is paused and nobody can see how much log is kept for it.",
+    ("connector",),
+)
 HELD_BACK_SECONDS = Metric(
     "tillstream_held_back_seconds", _G, "Since an open transaction holds back what is polled.", ("connector",)
 )
@@ -136,6 +142,10 @@ class Meter(Protocol):
         """Add to a histogram."""
         ...
 
+    def forget(self, metric: Metric, **labels: str) -> None:
+        """Drop a gauge's series, if it is there: its subject is gone, or somebody else's."""
+        ...
+
 
 class NullMeter:
     """Reports nothing: for tools and tests that do not look."""
@@ -145,6 +155,9 @@ class NullMeter:
 
     def set(self, metric: Metric, value: float, **labels: str) -> None:
         """Forget it."""
+
+    def forget(self, metric: Metric, **labels: str) -> None:
+        """There is nothing."""
 
     def observe(self, metric: Metric, value: float, **labels: str) -> None:
         """Forget it."""

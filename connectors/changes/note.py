@@ -19,7 +19,8 @@ was interrupted, a server restored to an earlier state or another timeline after
 `changes_lost`. Mend the cause, raise `generation` by one and resume it: all rows are read again, what is known of
 them changes nothing, and then the stream goes on.
 
-**What a slot costs.** The server keeps its log until it was read. `tillstream_held_back_bytes` tells how much; a
+**What a slot costs.** The server keeps its log until it was read. `tillstream_held_back_bytes` tells how much, also
+while the connector is paused; a
 connector that is deleted leaves its slot behind: `SELECT pg_drop_replication_slot('till');`. `max_slot_wal_keep_size`
 bounds it, at the price of `changes_lost`. A transaction arrives when it is committed, of any size and in bounded
 memory; the server keeps it in temporary files meanwhile, so `temp_file_limit` must allow for it.

@@ -103,6 +103,25 @@ class PostgresChangesSource:
         polling = None if config.mode is Mode.LOGICAL else config.polling
         return await check(Checked(config.server, self._context, self._options, polling, self._readers))
 
+    async def look(self) -> None:
+        """
+        Measure what the slot holds back, on a session of its own; nothing in the modes that poll.
+
+        Raises:
+            SourceUnavailable: retry. SourceUnauthorised, SourceMisconfigured: pause.
+        """
+        if self._config.mode is not Mode.LOGICAL:
+            return
+        session = await connect(self._config.server, self._context)
+        try:
+            state = await slot.slot_state(session, self._options.slot)
+            held_bytes = 0 if state is None else state.held_bytes
+        except ChangesLost:
+            held_bytes = 0  # a slot that is lost holds back nothing any more
+        finally:
+            await session.close()
+        self._context.meter.set(metric.HELD_BACK_BYTES, float(held_bytes), connector=self._context.connector)
+
     async def close(self) -> None:
         """End every session; the slot stays, and keeps the log for whoever reads next."""
         for session in self._idle.values():

@@ -133,13 +133,20 @@ class Worker:
 
     async def metric(self, name: str, **labels: str) -> float:
         """The sum of a metric's samples that have these labels, as /metrics tells it; 0 while nobody answers."""
+        return sum(await self._samples(name, labels))
+
+    async def has(self, name: str, **labels: str) -> bool:
+        """Whether /metrics tells of it at all."""
+        return bool(await self._samples(name, labels))
+
+    async def _samples(self, name: str, labels: Mapping[str, str]) -> list[float]:
         text = (await self._get("/metrics") or b"").decode()
-        return sum(
+        return [
             sample.value
             for family in text_string_to_metric_families(text)
             for sample in family.samples
             if sample.name == name and labels.items() <= sample.labels.items()
-        )
+        ]
 
     async def shows(self, name: str, at_least: float = 1, *, within_s: float = 30.0, **labels: str) -> None:
         """Wait until /metrics says so."""

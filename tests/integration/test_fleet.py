@@ -18,19 +18,21 @@ import pytest
 
 from connectors import directory
 from connectors.clock import SystemClock
+from connectors.context import SourceContext
 from connectors.ports import Ports
 from connectors.runner import State
 from connectors.source import Batch, Cursor, Skipped, Task
 from connectors.testing import START, Faults, Memory, MemoryCheckpoints, MemoryDeadLetters, MemoryPublisher
 from connectors.thread import ThreadsByOwner
+from schemas import metric
 from schemas.checkpoint import Checkpoint
-from schemas.errors import ConfigError, Conflict, SourceMisconfigured
+from schemas.errors import ConfigError, Conflict, SourceMisconfigured, SourceUnavailable
 from sinks.mirror import CheckpointMirror
 from sinks.pool import Pool, close_pool, open_pool
 from tests.database import migrated
 from tillstream.control import claim as claims
 from tillstream.control import connector as connectors
-from tillstream.control import edit
+from tillstream.control import edit, lookout
 from tillstream.control import request as requests
 from tillstream.control import run as runs
 from tillstream.control.connector import ConnectorStatus, ConnectorView
@@ -40,6 +42,7 @@ from tillstream.control.fleet import Fleet, World
 from tillstream.control.member import GIVE_UP_S, STOP_S
 from tillstream.control.report import TaskRow, tasks_of
 from tillstream.control.run import PostgresRunLog, RunStatus, RunView
+from tillstream.metrics import PrometheusMeter
 
 ROW = '{"type":"payin","reference":"%s","status":"succeeded","asset":"USD","amount":1}'
 
@@ -793,3 +796,79 @@ async def test_a_connector_that_paused_itself_refuses_requests_and_goes_on_once_
         await connectors.set_status(pool, view.id, ConnectorStatus.ACTIVE)
 
         await until(lambda: len(memory.events) == 1)
+
+
+# --- what is kept for a connector that rests
+
+
+class Holding(Refusing):
+    """Something is kept for it until it has read."""
+
+    def __init__(self, config: directory.DirectoryConfig, context: SourceContext) -> None:
+        super().__init__(config, context)
+        self.context = context
+
+    async def look(self) -> None:
+        if (Path(self._config.directory) / "unseen").exists():
+            raise SourceUnavailable("the database is away")
+        self.context.meter.set(metric.HELD_BACK_BYTES, 7, connector=self.context.connector)
+
+
+@pytest.fixture
+def meter() -> PrometheusMeter:
+    return PrometheusMeter()
+
+
+@pytest.fixture
+def holding(world: World, meter: PrometheusMeter, monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.setattr(lookout, "EVERY_S", 0.05)
+    spec = replace(directory.SPEC, factory=Holding, holds_back=True)
+    return replace(world, ports=replace(world.ports, meter=meter), specs={"directory": spec})
+
+
+def tells(meter: PrometheusMeter, sample: str) -> bool:
+    return f"\n{sample}\n" in meter.exposition().decode()
+
+
+@pytest.mark.parametrize("how", ["by an operator", "by itself"])
+async def test_what_is_kept_for_a_paused_connector_is_looked_at_by_its_owner_alone(
+    pool: Pool, holding: World, meter: PrometheusMeter, tmp_path: Path, how: str
+) -> None:
+    view = await a_connector(pool, tmp_path / "in")
+    async with sailing(holding) as fleet:
+        await until(lambda: tells(meter, 'tillstream_connector_state{connector="bank",state="running"} 1.0'))
+        assert "\ntillstream_held_back" not in gauges(meter)
+        if how == "by itself":
+            (tmp_path / "in" / "closed").touch()
+        else:
+            await connectors.set_status(pool, view.id, ConnectorStatus.PAUSED)
+
+        await until(lambda: tells(meter, 'tillstream_held_back_bytes{connector="bank"} 7.0'))
+        assert tells(meter, 'tillstream_held_back_unseen{connector="bank"} 0.0')
+        assert tells(meter, 'tillstream_connector_state{connector="bank",state="paused"} 1.0') == (how == "by itself")
+        (tmp_path / "in" / "unseen").touch()
+        await until(lambda: tells(meter, 'tillstream_held_back_unseen{connector="bank"} 1.0'))
+        assert "tillstream_held_back_bytes{" not in meter.exposition().decode()
+        holding.state.disowned.add(view.id)
+        fleet.assigned()
+        await until(lambda: 'connector="bank"' not in gauges(meter))
+
+
+def gauges(meter: PrometheusMeter) -> str:
+    lines = meter.exposition().decode().splitlines()
+    return "\n".join(line for line in lines if "_total{" not in line)
+
+
+async def test_a_resumed_connector_is_looked_at_no_more(
+    pool: Pool, holding: World, meter: PrometheusMeter, tmp_path: Path, memory: Memory
+) -> None:
+    view = await a_connector(pool, tmp_path / "in")
+    await connectors.set_status(pool, view.id, ConnectorStatus.PAUSED)
+    async with sailing(holding):
+        await until(lambda: tells(meter, 'tillstream_held_back_bytes{connector="bank"} 7.0'))
+
+        (tmp_path / "in" / "a.json").write_text(ROW % "1")
+        await connectors.set_status(pool, view.id, ConnectorStatus.ACTIVE)
+
+        await until(lambda: len(memory.events) == 1)
+        assert "\ntillstream_held_back" not in gauges(meter)

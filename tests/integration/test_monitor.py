@@ -221,6 +221,16 @@ async def test_lag_is_measured_without_any_consumer_and_raises_the_alert_and_the
     assert (await connectors.find(world.pool, "bank")).health == "healthy"
 
 
+async def test_a_deleted_connector_is_in_no_metric(world: World) -> None:
+    await world.monitor.sweep()
+    assert 'tillstream_connector_healthy{connector="bank"}' in world.meter.exposition().decode()
+
+    await connectors.delete(world.pool, await connectors.find(world.pool, "bank"))
+    await world.monitor.sweep()
+
+    assert 'connector="bank"' not in world.meter.exposition().decode()
+
+
 async def test_a_database_that_was_restored_shows_as_lag_before_anybody_has_read_anything_again(world: World) -> None:
     """The group's offsets know nothing of a restore: by them alone, nothing would be left to do."""
     topic = world.topics.events.name

@@ -61,13 +61,14 @@ class Blocked:
 class Picture:
     """
     What operators want now. `requests` are open ones, in order; `blocked` are connectors that wait for now; `cancelled`
-    are runs that nobody asked for, with their connector.
+    are runs that nobody asked for, with their connector; `paused` are connectors that an operator let rest.
     """
 
     connectors: tuple[Desired, ...] = ()
     requests: tuple[Requested, ...] = ()
     blocked: Mapping[UUID, Blocked] | None = None
     cancelled: Mapping[UUID, UUID] = field(default_factory=dict)
+    paused: tuple[Desired, ...] = ()
 
     def of(self, connector_id: UUID) -> list[Requested]:
         """The requests of one connector."""
@@ -87,12 +88,13 @@ async def desired(pool: Pool) -> Picture:
     """
     async with connection(pool) as held:
         rows = await held.fetch(statements()["desired_connectors"])
-        connectors = tuple(_desired(row) for row in rows)
+        connectors = tuple(_desired(row) for row in rows if not row["is_paused"])
+        paused = tuple(_desired(row) for row in rows if row["is_paused"])
         ids = [each.id for each in connectors]
         requests = await open_requests(held, ids)
         cancelled = {row["id"]: row["connector_id"] for row in await held.fetch(statements()["cancelled_runs"], ids)}
     blocked = {row["id"]: Blocked(row["blocked_at"], row["blocked_until"]) for row in rows if row["blocked"]}
-    return Picture(connectors, tuple(requests), blocked, cancelled)
+    return Picture(connectors, tuple(requests), blocked, cancelled, paused)
 
 
 # asyncpg's records are mappings of anything

@@ -23,6 +23,7 @@ from schemas import metric
 from schemas.errors import TillError
 from tillstream.control.claim import Claim, renew
 from tillstream.control.desired import Blocked, Desired, Picture, Signal, desired
+from tillstream.control.lookout import Lookout
 from tillstream.control.member import GIVE_UP_S, MANAGER, STOP_S, Member, StateStore, World
 from tillstream.control.report import Reporter
 
@@ -46,6 +47,8 @@ class Fleet:
         self._picture = Picture()
         self._members: dict[UUID, Member] = {}
         self._left: list[Member] = []
+        self._lookout = Lookout(world)
+        self._counted: set[str] = set()  # connectors whose leftovers are stated
         self._not_before: dict[UUID, tuple[int, float]] = {}  # version, and when it may be tried again
         self._stop = asyncio.Event()
         self._wake = asyncio.Event()
@@ -135,6 +138,10 @@ class Fleet:
                 self._members[connector_id] = Member(
                     self._world, wanted, self._picture.of(connector_id), changed=self._wake.set
                 )
+        owns = self._world.state.owns
+        paused = [each for each in self._picture.paused if owns(each.id) and each.id not in self._members]
+        paused += [each.desired for each in self._members.values() if each.is_over and not each.is_ending]
+        self._lookout.watch(paused)
         self._measure()
         self._left = [each for each in self._left if each.left_behind]
 
@@ -167,6 +174,9 @@ class Fleet:
         left: dict[str, int] = {}
         for member in [*self._left, *self._members.values()]:
             left[member.desired.name] = left.get(member.desired.name, 0) + member.left_behind
+        for name in self._counted.difference(left):
+            meter.forget(metric.SOURCE_LEFTOVERS, connector=name)
+        self._counted = set(left)
         for name, count in left.items():
             meter.set(metric.SOURCE_LEFTOVERS, count, connector=name)
         for member in self._members.values():
@@ -175,7 +185,7 @@ class Fleet:
                 now = self._world.ports.clock.now()
                 age_s = (now - status.listed_at).total_seconds() if status.listed_at else None
                 age_s = time.monotonic() - member.since_s if age_s is None else age_s
-                meter.set(metric.SCAN_AGE_SECONDS, max(0.0, age_s), connector=member.desired.name)
+                member.lease.set(metric.SCAN_AGE_SECONDS, max(0.0, age_s), connector=member.desired.name)
 
     # What it tells.
 
@@ -220,11 +230,11 @@ class Fleet:
     # The end.
 
     async def _end(self) -> None:
+        looking = asyncio.ensure_future(self._lookout.end())
         for member in self._members.values():
             member.end()
         ends = [asyncio.ensure_future(member.ended()) for member in self._members.values()]
-        if ends:
-            await asyncio.wait(ends, timeout=_ENDED_S)
+        await asyncio.wait([looking, *ends], timeout=_ENDED_S)
 
 
 def _facts(provider: str = "", **facts: object) -> dict[str, dict[str, object]]:

@@ -21,6 +21,7 @@ from connectors.envelope import Connector
 from connectors.ports import CheckpointStore, Ports
 from connectors.runner import Runner, State, Status
 from connectors.spec import SourceSpec
+from schemas import metric
 from schemas.errors import ConfigError, Fenced, TillError
 from schemas.failpoint import failpoint
 from sinks.pool import Pool, connection
@@ -28,6 +29,7 @@ from tillstream.control import request as requests
 from tillstream.control.claim import Claim, claim
 from tillstream.control.connector import checked
 from tillstream.control.desired import Desired
+from tillstream.control.lease import MeterLease
 from tillstream.control.report import MOST_TASKS, Reporter
 from tillstream.control.request import Requested
 from tillstream.control.run import PostgresRunLog
@@ -90,6 +92,7 @@ class Member:
         self._serving: set[asyncio.Task[None]] = set()
         self._reporter = Reporter(wanted.id, world.worker)
         self._ending: asyncio.Task[None] | None = None
+        self.lease = MeterLease(world.ports.meter)
         self._life = asyncio.create_task(self._live(), name=f"{wanted.name}: connector")
         self._life.add_done_callback(lambda _: changed())
 
@@ -147,6 +150,7 @@ class Member:
             await asyncio.wait(self._serving)  # what an earlier life began goes on before the first poll
         self._begin(self._report_quietly())
         await runner.run()
+        self.lease.forget_all(metric.CONNECTOR_STATE)  # it measures nothing any more, and shows that it is paused
         self.fenced = runner.fenced
 
     async def _claimed(self) -> tuple[Claim, Runner]:
@@ -177,7 +181,7 @@ class Member:
             Connector(wanted.id, wanted.name, wanted.provider),
             spec,
             config,
-            replace(world.ports, runs=PostgresRunLog(world.pool, world.ports.meter, claim=held)),
+            replace(world.ports, meter=self.lease, runs=PostgresRunLog(world.pool, world.ports.meter, claim=held)),
             epoch=held.epoch,
             production=world.production,
             going_on=[each.run_id for each in self._asked if each.epoch is not None],
@@ -285,6 +289,7 @@ class Member:
             await asyncio.wait({self._life}, timeout=STOP_S)
             self._life.cancel()
         await asyncio.wait({self._life}, timeout=GIVE_UP_S)
+        self.lease.end()
         await asyncio.wait({asyncio.create_task(self._report_quietly())}, timeout=_LAST_REPORT_S)
         if not self._life.done() or (self.runner is not None and self.runner.status.left_behind):
             logger.error("connector left behind: its source does not stop", extra=_facts(provider))

@@ -52,6 +52,7 @@ class Monitor:
     pool: Pool | None = None
     _answering_since_s: float | None = None
     _overdue: dict[UUID, str] = field(default_factory=dict)
+    _judged: set[str] = field(default_factory=set)  # connectors whose health is stated
     _prune_again_at_s: float = 0.0
     _database_failed: bool = False  # in this sweep: it is not waited for twice
 
@@ -168,7 +169,13 @@ class Monitor:
     # connectors
 
     async def _judge_connectors(self, held: Connection, pipeline: Sequence[str]) -> None:
-        for row in await held.fetch(statements()["observed_connectors"]):
+        rows = await held.fetch(statements()["observed_connectors"])
+        names = {row["name"] for row in rows}
+        for gone in self._judged - names:
+            self.meter.forget(metric.RUN_OVERDUE, connector=gone)
+            self.meter.forget(metric.CONNECTOR_HEALTHY, connector=gone)
+        self._judged = names
+        for row in rows:
             overdue = self._overdue.get(row["id"], "")
             seen = _observed(row, overdue, pipeline)
             state, cause = judge_connector(seen, heartbeat_timeout_s=self.settings.heartbeat_timeout_s)

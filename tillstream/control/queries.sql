@@ -111,16 +111,16 @@ SELECT task, descriptor, cursor, counts, done, revision_at FROM checkpoints
  LIMIT $3;
 
 -- name: desired_connectors
--- What should run now, and in which version of its configuration; and until when a source that blocked a worker waits: a minute,
+-- What should run now, or is paused, and in which version of its configuration; and until when a source that blocked a worker waits: a minute,
 -- then twice as long each time, at most an hour. A new configuration ends the wait.
 SELECT c.id, s.name, c.kind, c.provider, c.configuration_version, c.resumed_at, s.connection_config, k.blocked_at,
-       s.schedule_cron IS NULL AS polls,
+       s.schedule_cron IS NULL AS polls, s.status = 'PAUSED' AS is_paused,
        k.blocked_at + least(60 * 2 ^ (k.blocked_times - 1), 3600) * interval '1 second' AS blocked_until,
        now() < k.blocked_at + least(60 * 2 ^ (k.blocked_times - 1), 3600) * interval '1 second' AS blocked
   FROM connectors c
   JOIN sp_v2_connectors s ON s.id = c.row_id
   LEFT JOIN connector_claims k ON k.connector_id = c.id AND k.blocked_version = c.configuration_version
- WHERE c.deleted_at IS NULL AND s.status = 'ACTIVE'
+ WHERE c.deleted_at IS NULL AND s.status IN ('ACTIVE', 'PAUSED')
  ORDER BY c.id;
 
 -- name: request_run
