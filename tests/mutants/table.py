@@ -618,6 +618,27 @@ MUTANTS = (
         (UNIT + "connectors/test_options.py::test_the_rate_holds_across_stops_and_nothing_is_published_twice",),
     ),
     Mutant(
+        "a poll that fails begins to lag anew",
+        "connectors/lag.py",
+        "        self._since.setdefault(key, now)\n",
+        "        self._since[key] = now\n",
+        (UNIT + "connectors/test_options.py::test_a_poll_that_fails_again_and_again_lags_since_its_first_failure",),
+    ),
+    Mutant(
+        "a worker tells of connectors that it has let go of",
+        "tillstream/control/member.py",
+        "        self.lease.end()\n",
+        "",
+        (INTEGRATION + "test_fleet.py::test_what_is_kept_for_a_paused_connector_is_looked_at_by_its_owner_alone",),
+    ),
+    Mutant(
+        "a connector that paused itself is not looked at",
+        "tillstream/control/fleet.py",
+        "        paused += [each.desired for each in self._members.values() if each.is_over and not each.is_ending]\n",
+        "",
+        (INTEGRATION + "test_fleet.py::test_what_is_kept_for_a_paused_connector_is_looked_at_by_its_owner_alone",),
+    ),
+    Mutant(
         "a quiet hour ends in a burst",
         "connectors/limit.py",
         "max(self._free_at_s, now_s - _STEP_S)",
