@@ -65,3 +65,27 @@ def test_links_of_generated_pages_lead_somewhere() -> None:
     for path, text in pages().items():
         for link in re.findall(r"\]\(([^)#]+)\)", text):
             assert (ROOT / Path(path).parent / link).exists(), f"{path}: {link}"
+
+
+def test_every_test_that_the_promises_name_is_there() -> None:
+    """A file, a folder, or a test in a file; what stands without a folder is in the one named before it."""
+    rows = re.findall(r"^\| P\d+ \|.*$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
+    assert len(rows) >= 12
+    for row in rows:
+        proofs = re.findall(r"`([\w/]+(?:/|\.py)(?:::\w+)?)`", row.split("|")[3])
+        assert proofs, row
+        folder = ROOT
+        for proof in proofs:
+            path, _, name = proof.partition("::")
+            place = ROOT / path if "/" in path else folder / path
+            assert place.exists(), proof
+            folder = place.parent
+            assert not name or f"def {name}(" in place.read_text("utf-8"), proof
+
+
+def test_each_decision_has_a_number_of_its_own() -> None:
+    decisions = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+
+    assert len({path.name[:3] for path in decisions}) == len(decisions)
+    for path in decisions:
+        assert path.read_text("utf-8").startswith(f"# {path.name[:3]} "), path.name
