@@ -35,7 +35,7 @@ from connectors.spec import ConnectorConfig, SourceSpec
 from connectors.task import TaskStatus, TaskView
 from connectors.thread import Threads, own_threads
 from connectors.wait import Backoff, Leftovers, Stopped, bounded, broken, pause
-from schemas import identity
+from schemas import identity, metric
 from schemas.checkpoint import Checkpoint
 from schemas.errors import Disposition, Fenced, TillError
 
@@ -263,6 +263,7 @@ class Runner:
                 self._reporter.fail(run_id, counts, reason=_UNTOLD)
 
     async def _poll_until_stopped(self) -> None:
+        self._ports.meter.set(metric.POLL_SECONDS, self._config.poll_s, connector=self.connector.name)
         due_s, failures = self._clock.monotonic(), 0
         while not self._stop.is_set():
             self._wake.clear()

@@ -70,7 +70,7 @@ PUBLISH_SECONDS = Metric(
     "tillstream_publish_seconds", _H, "From handing a batch to the producer to the broker's acks.", (), _LATENCY_S
 )
 PRODUCER_REBUILDS_TOTAL = Metric("tillstream_producer_rebuilds_total", _C, "Producers replaced after a fatal error.")
-CHECKPOINTS_TOTAL = Metric("tillstream_checkpoints_total", _C, "Checkpoints made durable.", ("connector",))
+CHECKPOINTS_TOTAL = Metric("tillstream_checkpoints_total", _C, "Checkpoints made durable.")
 RUNS_TOTAL = Metric("tillstream_runs_total", _C, "Runs ended, by status.", ("connector", "status"))
 RUNS_AWAITING_SINK = Metric(
     "tillstream_runs_awaiting_sink", _G, "Runs read to the end whose balance the sink has not confirmed."
@@ -82,6 +82,7 @@ SOURCE_LAG_SECONDS = Metric(
     "tillstream_source_lag_seconds", _G, "Age of the oldest record that waits to be published.", ("connector",)
 )
 SCAN_AGE_SECONDS = Metric("tillstream_scan_age_seconds", _G, "Since the source was last listed.", ("connector",))
+POLL_SECONDS = Metric("tillstream_poll_seconds", _G, "From one listing to the next, as configured.", ("connector",))
 CONNECTOR_STATE = Metric(
     "tillstream_connector_state", _G, "1 for the state the connector is in.", ("connector", "state")
 )

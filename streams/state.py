@@ -160,7 +160,7 @@ class ConnectorState:
         self._table[key] = value
         failpoint("state_before_mirror")
         await self._copy(checkpoint)
-        self._meter.add(metric.CHECKPOINTS_TOTAL, connector=str(checkpoint.connector_id))
+        self._meter.add(metric.CHECKPOINTS_TOTAL)
 
     def _claimed(self, key: bytes, value: bytes | None) -> None:
         """A claim was announced: from here on the log is its epoch's."""

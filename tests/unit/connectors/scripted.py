@@ -14,6 +14,7 @@ from connectors.runner import Runner
 from connectors.source import Batch, CheckStep, Cursor, Rejection, Skipped, SourceRecord, Task
 from connectors.spec import ConnectorConfig, SourceSpec
 from connectors.testing import CONNECTOR, Faults, ManualClock, Memory, run_ids
+from schemas.metric import Meter, NullMeter
 from schemas.payment import PaymentType, Status
 
 
@@ -109,6 +110,7 @@ def make_runner(
     source: Callable[[Script], Any] = ScriptedSource,
     going_on: Collection[UUID] = (),
     redact: Callable[[str], str] = str,
+    meter: Meter | None = None,
     **options: object,
 ) -> Runner:
     """A runner of the script."""
@@ -116,7 +118,9 @@ def make_runner(
         "scripted", "A script.", ConnectorConfig, lambda config, context: source(script), "batch", "directory"
     )
     config = ConnectorConfig.model_validate({"checkpoint_s": 0, "stop_s": 0.5, **options})
-    ports = replace((memory or Memory()).ports(clock or ManualClock(), faults), redact=redact)
+    ports = replace(
+        (memory or Memory()).ports(clock or ManualClock(), faults), redact=redact, meter=meter or NullMeter()
+    )
     new_run_id = run_ids(epoch)
     return Runner(
         CONNECTOR, spec, config, ports, epoch=epoch, production=production, going_on=going_on, new_run_id=new_run_id

@@ -495,3 +495,14 @@ def leaking(script: Script, memory: Memory) -> Runner:
         redact=lambda text: text.replace(CANARY, "***"),
         max_retries=0,
     )
+
+
+async def test_how_often_a_source_is_listed_is_stated_so_that_a_rule_can_tell_what_is_late() -> None:
+    """A day is long for a folder, and not for a report that comes once a day."""
+    meter = SeenMeter()
+    runner = make_runner(Script(), meter=meter, poll_s=86_400)
+
+    async with running(runner):
+        await eventually(lambda: metric.POLL_SECONDS.name in meter.gauges)
+
+    assert meter.gauges[metric.POLL_SECONDS.name] == 86_400
