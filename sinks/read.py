@@ -171,7 +171,7 @@ async def list_payments(
     """
     Payments that were first seen last come first; a page does not move while new ones arrive.
 
-    `reference` is the original payment's; with `provider` it is found at once, without it by reading the table.
+    `reference` is the original payment's, which an index finds.
 
     Raises:
         ConfigError: `after` is not what a page returned. SinkError: as `sinks/sqlstate.py` routes it.
@@ -183,9 +183,12 @@ async def list_payments(
             digests = [UUID(bytes=payment_digest_of(provider, reference, type_)) for type_ in PaymentType]
             rows = [row for row in await held.fetch(sql["find_payments"], digests) if status in (None, row["status"])]
             rows = rows if after is None else []
+        elif reference is not None:
+            place = None if after is None else _place(after)
+            rows = await held.fetch(sql["payments_of_reference"], reference, status, place, limit + 1)
         else:
             place = None if after is None else _place(after)
-            rows = await held.fetch(sql["list_payments"], provider, status, reference, place, limit + 1)
+            rows = await held.fetch(sql["list_payments"], provider, status, place, limit + 1)
         page, more = rows[:limit], len(rows) > limit
         adjustments = await held.fetch(sql["list_adjustments"], [row["payment"] for row in page])
     of_payment: dict[UUID, list[Adjustment]] = {row["payment"]: [] for row in page}

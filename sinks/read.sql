@@ -2,16 +2,24 @@
 
 
 -- name: list_payments
--- Newest first. `$1` provider, `$2` status, `$3` original reference, each null for any; `$4` lists what stands after that
--- place, null from the beginning; `$5` how many.
+-- Newest first. `$1` provider, `$2` status, each null for any; `$3` lists what stands after that place, null from the beginning;
+-- `$4` how many.
 SELECT *
   FROM {schema}.payments
  WHERE ($1::text IS NULL OR provider = $1)
    AND ($2::text IS NULL OR status = $2)
-   AND ($3::text IS NULL OR reference = $3)
-   AND ($4::bigint IS NULL OR ordinal < $4)
+   AND ($3::bigint IS NULL OR ordinal < $3)
  ORDER BY ordinal DESC
- LIMIT $5;
+ LIMIT $4;
+
+
+-- name: payments_of_reference
+-- Newest first, by the index on references: `$1` original reference, `$2` status, null for any; `$3` and `$4` as above.
+SELECT *
+  FROM {schema}.payments
+ WHERE reference = $1 AND ($2::text IS NULL OR status = $2) AND ($3::bigint IS NULL OR ordinal < $3)
+ ORDER BY ordinal DESC
+ LIMIT $4;
 
 
 -- name: find_payments

@@ -70,6 +70,8 @@ NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
 _WAITS_S = (0.2, 5.0)
 _LOOK_S = 0.1
 _API_LOOK_S = 2.0
+# most filters of a list are not there: one plan for all of them would walk along the list for each
+LISTS = {"plan_cache_mode": "force_custom_plan"}
 CONNECTORS_FINISH_S = 5.8  # a member's own bound, so that leaving the group still fits into what a process has to end
 BLAME_S = 5.0
 FROZEN_FACTOR = 2  # the watchdog, which can name who blocks, comes first
@@ -493,7 +495,7 @@ async def _reach(worker: _Worker, world: ApiWorld) -> None:
 
 
 async def _opened_for(worker: _Worker, world: ApiWorld) -> bool:
-    world.opened = await worker.eventually(POSTGRES, worker.pool)
+    world.opened = await worker.eventually(POSTGRES, lambda: worker.pool(LISTS))
     return world.opened is not None
 
 
