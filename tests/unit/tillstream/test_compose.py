@@ -7,16 +7,67 @@ from typing import Any
 
 import pytest
 import yaml
+from jsonschema_rs import Draft202012Validator
 
 from tillstream.config import Role, all_settings, load
 from tillstream.docs import ROOT
 
-SERVICE_KEYS = {
-    "build", "command", "depends_on", "environment", "healthcheck", "image", "network_mode", "ports", "restart",
-    "stop_grace_period", "volumes",
-}  # fmt: skip
-CONDITIONS = {"service_started", "service_healthy", "service_completed_successfully"}
-OTHER_TOP_LEVEL = {"name", "services", "volumes", "networks", "configs", "secrets"}
+_TEXT = {"type": "string", "minLength": 1}
+_WORDS = {"oneOf": [_TEXT, {"type": "array", "items": _TEXT, "minItems": 1}]}
+_PLAIN = {"type": ["string", "number", "boolean", "null"]}
+_DURATION = {"type": "string", "pattern": r"^(\d+h)?(\d+m)?(\d+s)?(\d+ms)?$", "minLength": 2}
+_PORT = {"type": "string", "pattern": r"^(127\.0\.0\.1:)?(\d+|\$\{\w+:-\d+\}):\d+(/(tcp|udp))?$"}
+_VOLUME = {"type": "string", "pattern": r"^[\w./-]+:/[^:]+(:ro)?$|^[\w./-]+:/\S*\$\{\w+:-\w+\}\S*(:ro)?$"}
+
+
+def _only(required: tuple[str, ...] = (), **properties: Any) -> dict[str, Any]:
+    """An object with these keys and no others."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(required),
+        "additionalProperties": False,
+    }
+
+
+# The part of the Compose Specification that is in use, at every depth: a misspelt key is one that Compose refuses, or
+# worse, does not heed. Source: https://github.com/compose-spec/compose-spec/blob/main/spec.md
+SERVICE = _only(
+    ("image", "restart"),
+    image={"type": "string", "pattern": r"^[\w./-]+:[\w.-]+$"},
+    build=_only(("context",), context=_TEXT),
+    command=_WORDS,
+    environment={"type": "object", "additionalProperties": _PLAIN},
+    depends_on={
+        "type": "object",
+        "additionalProperties": _only(
+            ("condition",),
+            condition={"enum": ["service_started", "service_healthy", "service_completed_successfully"]},
+        ),
+    },
+    healthcheck=_only(
+        ("test",),
+        test={"type": "array", "items": _TEXT, "prefixItems": [{"enum": ["CMD", "CMD-SHELL"]}], "minItems": 2},
+        interval=_DURATION,
+        timeout=_DURATION,
+        start_period=_DURATION,
+        retries={"type": "integer", "minimum": 1},
+    ),
+    network_mode={"type": "string", "pattern": r"^(host|none|bridge|service:\w+)$"},
+    ports={"type": "array", "items": _PORT},
+    restart={"enum": ["unless-stopped", "on-failure", "always", "no"]},
+    stop_grace_period=_DURATION,
+    volumes={"type": "array", "items": _VOLUME},
+)
+FILE = {
+    **_only(
+        ("services",),
+        name=_TEXT,
+        services={"type": "object", "patternProperties": {"^[a-z0-9_-]+$": SERVICE}, "additionalProperties": False},
+        volumes={"type": "object", "additionalProperties": {"type": "null"}},
+    ),
+    "patternProperties": {"^x-": {}},
+}
 
 
 @pytest.fixture(scope="module")
@@ -29,17 +80,39 @@ def _text(value: object) -> str:
     return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", str(value))
 
 
-def test_the_file_has_the_structure_of_the_compose_specification(compose: dict[str, Any]) -> None:
-    assert all(key in OTHER_TOP_LEVEL or key.startswith("x-") for key in compose)
-    for name, service in compose["services"].items():
-        assert re.fullmatch(r"[a-z0-9_-]+", name)
-        assert set(service) <= SERVICE_KEYS, name
-        assert "image" in service, name
-        assert service["restart"] in {"unless-stopped", "on-failure", "always", "no"}
-        assert isinstance(service.get("environment", {}), dict)
+@pytest.mark.parametrize("name", ["compose.yaml", "sftp.yaml"])
+def test_every_key_at_every_depth_is_one_of_the_compose_specification(name: str) -> None:
+    told = yaml.safe_load((ROOT / "compose" / name).read_text(encoding="utf-8"))
+
+    assert [
+        f"{list(each.instance_path)}: {each.message}" for each in Draft202012Validator(FILE).iter_errors(told)
+    ] == []
+
+
+@pytest.mark.parametrize(
+    ("service", "change"),
+    [
+        ("kafka", {"healthcheck": {"test": ["CMD", "true"], "intervall": "5s"}}),
+        ("kafka", {"healthcheck": {"test": ["CMD", "true"], "interval": 5}}),
+        ("kafka", {"healthcheck": {"test": ["true"]}}),
+        ("sink", {"depends_on": {"kafka": {"condition": "service_ready"}}}),
+        ("sink", {"depends_on": {"kafka": {"condition": "service_healthy", "restarted": True}}}),
+        ("sink", {"build": {"contxt": ".."}}),
+        ("sink", {"environment": {"TILL_HOME": ["a"]}}),
+        ("prometheus", {"ports": ["9090"]}),
+        ("prometheus", {"volumes": ["prometheus.yml"]}),
+    ],
+)
+def test_a_misspelt_key_would_be_noticed(compose: dict[str, Any], service: str, change: dict[str, Any]) -> None:
+    spoilt = {**compose, "services": {**compose["services"], service: {**compose["services"][service], **change}}}
+
+    assert not Draft202012Validator(FILE).is_valid(spoilt)
+
+
+def test_services_refer_to_what_is_there(compose: dict[str, Any]) -> None:
+    for service in compose["services"].values():
         for other, wanted in service.get("depends_on", {}).items():
             assert other in compose["services"]
-            assert wanted["condition"] in CONDITIONS
             if wanted["condition"] == "service_healthy":
                 assert "healthcheck" in compose["services"][other]
         for volume in service.get("volumes", []):
