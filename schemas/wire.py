@@ -8,7 +8,7 @@ fields and values: property tests hold the two equal, over events, over mutilate
 to disagree on.
 
 An event of 750 bytes takes the definition 10.3 µs and this 2.6 µs, and leaves the garbage collector nothing to visit
-(docs/decisions/010-performance.md).
+(docs/decisions/010-performance.md). To look for names that come twice takes 4 µs more there, and 0.7 µs here.
 """
 
 from __future__ import annotations
