@@ -91,6 +91,14 @@ async def test_a_number_is_no_name(api: Client, name: str) -> None:
     assert answer.status == 422
 
 
+@pytest.mark.parametrize("kind", ["nope", 5, ["sftp"]])
+async def test_a_kind_that_is_none_is_refused_with_those_that_there_are(api: Client, kind: object) -> None:
+    answer = await api.ask("POST", "/connectors/example", json={"directory": "/in", "kind": kind})
+
+    assert (answer.status, answer.body["field"]) == (422, "kind")
+    assert "sftp" in answer.body["error"]
+
+
 async def test_two_spellings_of_one_option_are_refused(api: Client) -> None:
     answer = await api.ask("POST", "/connectors/example", json={"directory": "/a", "Directory": "/b"})
 

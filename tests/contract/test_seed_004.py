@@ -180,3 +180,35 @@ async def test_what_is_wrong_is_told_by_field(client: Client, body: dict[str, An
     assert (answer.status, answer.body["success"]) == (422, False)
     assert told in answer.body["error"]
     assert "hunter22" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (
+            {"config": {"schedule": 5, "timezone": []}},
+            "schedule: must be text; got int; timezone: must be text; got list",
+        ),
+        ({"config": {"scheduleEnabled": "yes"}}, "scheduleEnabled: must be true or false; got str"),
+        ({"provider": "HDFC"}, "provider: stays 'AXIS'; make another connector"),
+        ({"type": "API"}, "type: stays 'SFTP'; make another connector"),
+        ({"status": "FAILED"}, "status: Input should be 'ACTIVE' or 'PAUSED'"),
+    ],
+)
+async def test_a_change_that_cannot_be_is_refused(
+    client: Client, server: SftpServer, body: dict[str, Any], told: str
+) -> None:
+    await _created(client, server)
+
+    answer = await client.ask("PUT", "/ops/connectors/conn_1", json=body)
+
+    assert (answer.status, answer.body["success"]) == (422, False)
+    assert told in answer.body["error"]
+
+
+async def test_a_status_may_be_changed_with_the_rest(client: Client, server: SftpServer) -> None:
+    await _created(client, server)
+
+    answer = await client.ask("PUT", "/ops/connectors/conn_1", json={"status": "PAUSED", "name": "AXIS again"})
+
+    assert (answer.body["status"], answer.body["name"]) == ("PAUSED", "AXIS again")

@@ -62,6 +62,7 @@ _WORDS = {
     "path": "directory",
 }
 _CAMEL = {"pattern": "filePattern"}
+_PLANNED = {"schedule": str, "timezone": str, "scheduleEnabled": bool, "checksumRequired": bool}
 _LOCAL = ("127.0.0.0/8", "::1/128")
 
 # a connector's own options: any JSON object
@@ -144,8 +145,20 @@ def of_seed_004(type_: str, provider: str, given: Options) -> Wanted:
 
 
 def of_config_004(given: Options) -> tuple[dict[str, Any], Plan]:
-    """What seed 004's `config` means: it holds the schedule, too. None there, none at all."""
+    """
+    What seed 004's `config` means: it holds the schedule, too. None there, none at all.
+
+    Raises:
+        ConfigError: what a schedule is made of is no text, or no truth value.
+    """
     options = dict(given)
+    problems = [
+        f"{key}: must be {'text' if kind is str else 'true or false'}; got {type(options[key]).__name__}"
+        for key, kind in _PLANNED.items()
+        if options.get(key) is not None and not isinstance(options[key], kind)
+    ]
+    if problems:
+        raise ConfigError("\n  ".join(["the connector cannot be as it is described:", *problems]))
     cron, enabled, zone = options.pop("schedule", None), options.pop("scheduleEnabled", None), options.get("timezone")
     if options.pop("checksumRequired", True) is False:
         options["checksum"] = "off"

@@ -13,6 +13,7 @@ from datetime import date
 from typing import Any
 
 from connectors.spec import SourceSpec
+from schemas.errors import ConfigError
 from tillstream.api.problem import Refusal
 from tillstream.api.v1.connector import context_of
 from tillstream.api.v1.source_type import spec_of
@@ -28,6 +29,7 @@ from tillstream.control.trial import Trial, try_out
 
 logger = logging.getLogger(__name__)
 
+_UNPLANNED = Plan()
 _TRIAL_S = 5  # after which one of the trials may have ended
 
 
@@ -53,6 +55,9 @@ async def made(world: World, name: str, wanted: Wanted) -> ConnectorView:
     Raises:
         ConfigError: everything that is wrong with it. Conflict: the name is taken.
     """
+    if wanted.kind not in world.specs:
+        there = ", ".join(sorted(world.specs))
+        raise ConfigError(f"connector {name!r} cannot be as it is described:\n  kind: must be one of {there}")
     spec = spec_of(world, wanted.kind)
     configuration = _options(world, spec, wanted.provider, wanted.configuration)
     label = Label(wanted.type or connectors.TYPES.get(spec.kind), wanted.provider)
@@ -65,7 +70,13 @@ async def made(world: World, name: str, wanted: Wanted) -> ConnectorView:
 
 
 async def changed(
-    world: World, view: ConnectorView, *, name: str | None, configuration: Mapping[str, Any] | None, plan: Plan
+    world: World,
+    view: ConnectorView,
+    *,
+    name: str | None = None,
+    status: ConnectorStatus | None = None,
+    configuration: Mapping[str, Any] | None = None,
+    plan: Plan = _UNPLANNED,
 ) -> ConnectorView:
     """
     The connector, changed; what is not given stays as it is. A configuration is given whole.
@@ -80,6 +91,7 @@ async def changed(
         return dataclasses.replace(
             before,
             name=before.name if name is None else name,
+            status=status or before.status,
             configuration=before.configuration if options is None else options,
             schedule=plan.over(before.schedule),
         )
@@ -87,6 +99,19 @@ async def changed(
     done = await edit.change(world.pool, view.id, wish, world.specs, secrets=world.store)
     _log("connector changed", done.view.name)
     return done.view
+
+
+def insist(told: Mapping[str, object], given: Mapping[str, object]) -> None:
+    """
+    Pass if what is given is what is told: a client sent an answer back.
+
+    Raises:
+        ConfigError: something that never changes would.
+    """
+    others = [key for key, value in given.items() if value is not None and value != told[key]]
+    if others:
+        problems = [f"{key}: stays {told[key]!r}; make another connector" for key in others]
+        raise ConfigError("\n  ".join(["the connector cannot be as it is described:", *problems]))
 
 
 async def deleted(world: World, view: ConnectorView) -> None:

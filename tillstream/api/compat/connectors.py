@@ -113,6 +113,9 @@ class SeedChangedConnector(Body):
     """What is to be different; `connection_config` is given whole."""
 
     name: str | None = None
+    status: ConnectorStatus | None = None
+    connector_type: str | None = Field(default=None, description="As it is: it never changes.")
+    source_entity: str | None = Field(default=None, description="As it is: it never changes.")
     connection_config: Configuration | None = None
     schedule_enabled: bool | None = None
     schedule_cron: str | None = None
@@ -188,7 +191,11 @@ async def change_connector(
 ) -> SeedDone:
     """Change it; its worker starts it anew, from where it stood. What is not given stays."""
     view = await action.found(world, ref)
-    done = await action.changed(world, view, name=body.name, configuration=body.connection_config, plan=body.plan)
+    told = {"connector_type": view.type, "source_entity": view.source_entity}
+    action.insist(told, {"connector_type": body.connector_type, "source_entity": body.source_entity})
+    done = await action.changed(
+        world, view, name=body.name, status=body.status, configuration=body.connection_config, plan=body.plan
+    )
     return SeedDone(connector=_detail(world, done), message="Connector updated successfully")
 
 

@@ -77,7 +77,7 @@ async def install(
     return SeedInstalled(connector=SeedInstalledConnector(id=str(view.number), name=view.name, status=view.status))
 
 
-@router.delete("/{ref}", openapi_extra=takes())
+@router.delete("/{ref}")
 async def uninstall(ref: str, world: WorldDep) -> SeedUninstalled:
     """Uninstall a connector (seed 003: delete it), by name or number. Its runs and payments stay."""
     await action.deleted(world, await action.found(world, ref))

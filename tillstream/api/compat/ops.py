@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from tillstream.api.compat import action
 from tillstream.api.compat.connectors import SeedSummary, SeedTestFailed, Status
@@ -78,6 +78,9 @@ class OpsChangedConnector(Body):
     """What is to be different; `config` is given whole."""
 
     name: str | None = None
+    status: ConnectorStatus | None = None
+    type: str | None = Field(default=None, description="As it is: it never changes.")
+    provider: str | None = Field(default=None, description="As it is: it never changes.")
     config: Configuration | None = None
 
 
@@ -144,10 +147,10 @@ async def change_connector(
 ) -> OpsOneConnector:
     """Change it; its worker starts it anew, from where it stood. What is not given stays."""
     view = await action.found(world, ref)
-    configuration, plan = None, dialect.Plan()
-    if body.config is not None:
-        configuration, plan = dialect.of_config_004(body.config)
-    done = await action.changed(world, view, name=body.name, configuration=configuration, plan=plan)
+    before = await _one(world, view)
+    action.insist({"type": before.type, "provider": view.provider}, {"type": body.type, "provider": body.provider})
+    configuration, plan = (None, dialect.Plan()) if body.config is None else dialect.of_config_004(body.config)
+    done = await action.changed(world, view, name=body.name, status=body.status, configuration=configuration, plan=plan)
     return await _one(world, done)
 
 
