@@ -20,6 +20,8 @@ from sinks.statement import statements
 
 PAGE = 50
 MOST_PER_PAGE = 500
+_LOOKED = 20_000  # payments that a page looks at: some 20 ms
+_LOOKED_INTO = 2_000  # where it looks at their events, too
 
 _KINDS = {b"s": "snapshot", b"d": "delta", b"a": "absolute", b"o": "overlay"}
 
@@ -198,6 +200,59 @@ async def list_payments(
         [PaymentDetail(Payment.of(row), of_payment[row["payment"]]) for row in page],
         _token(page[-1]["ordinal"]) if more else None,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """
+    Which payments; None: any. `reference` is the original payment's, `connector` brought an event of it.
+
+    `since` and `until` bound the payment's own instant, the second excluded; one without an instant is in no bounds.
+    """
+
+    provider: str | None = None
+    status: str | None = None
+    type: str | None = None
+    asset: str | None = None
+    reference: str | None = None
+    connector: UUID | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+async def page_payments(
+    pool: Pool, wanted: Wanted | None = None, *, after: int | None = None, limit: int = PAGE
+) -> tuple[list[PaymentDetail], int | None]:
+    """
+    Payments that were first seen last come first, and the place to go on from, None at the end.
+
+    A page looks at so many payments at most, so it may have fewer than `limit`, or none, though more follow.
+
+    Raises:
+        SinkError: as `sinks/sqlstate.py` routes it.
+    """
+    of, sql = wanted or Wanted(), statements()
+    filters = (of.provider, of.status, of.type, of.asset, of.reference, of.connector, of.since, of.until)
+    looked = _LOOKED_INTO if of.connector is not None else _LOOKED
+    async with connection(pool) as held, held.transaction(isolation="repeatable_read", readonly=True):
+        if of.provider is not None and of.reference is not None:  # these name it: it is found at once
+            digests = [UUID(bytes=payment_digest_of(of.provider, of.reference, type_)) for type_ in PaymentType]
+            places = [row["ordinal"] for row in await held.fetch(sql["find_payments"], digests)]
+            beyond = [place for place in places if after is None or place < after]
+            rows = [
+                row for place in beyond for row in await held.fetch(sql["page_payments"], place + 1, 1, *filters, 1)
+            ]
+            end = None
+        else:
+            rows = await held.fetch(sql["page_payments"], after, looked, *filters, limit + 1)
+            end = None if len(rows) > limit else await held.fetchval(sql["page_end"], after, looked)
+        page = rows[:limit]
+        end = page[-1]["ordinal"] if len(rows) > limit else end
+        adjustments = await held.fetch(sql["list_adjustments"], [row["payment"] for row in page])
+    of_payment: dict[UUID, list[Adjustment]] = {row["payment"]: [] for row in page}
+    for row in adjustments:
+        of_payment[row["payment"]].append(Adjustment.of(row))
+    return [PaymentDetail(Payment.of(row), of_payment[row["payment"]]) for row in page], end
 
 
 async def show_payment(pool: Pool, identifier: str) -> PaymentDetail | None:

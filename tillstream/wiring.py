@@ -438,7 +438,7 @@ async def _api(worker: _Worker) -> int:
             sweeping = asyncio.create_task(_sweep(world), name="sweep of secrets")
             stopping = asyncio.create_task(worker.stop.wait())
             await asyncio.wait({stopping, serves, reaching}, return_when=asyncio.FIRST_COMPLETED)
-            world.stopping.set()
+            await world.stop()
             for task in (reaching, stopping, sweeping):
                 task.cancel()
             await asyncio.wait({reaching, stopping, sweeping})

@@ -105,7 +105,7 @@ async def api(
                 try:
                     yield Client(session, served.url, world)
                 finally:
-                    world.stopping.set()
+                    await world.stop()
         finally:
             if world.opened is not None:
                 await close_pool(world.opened)

@@ -17,12 +17,13 @@ from sinks.pool import Pool
 from streams.publisher import Producer
 from tillstream.config import Settings
 from tillstream.control.idempotency import Keys
-from tillstream.control.ledger import Unlisted
+from tillstream.control.ledger import Report, Unlisted
 from tillstream.control.secret import SecretStore
 from tillstream.health import Health
 from tillstream.metrics import PrometheusMeter
 from tillstream.secret import WorkerSecrets
 
+_JOBS_S = 2.0
 MOST_TRIALS = 4  # sources that are tried at a time: each may take a minute
 
 
@@ -33,6 +34,9 @@ class World:
 
     `watched` names the topic of each consumer group; `store` takes secrets that are given by value; `stopping` is set
     when the process has to end.
+
+    `jobs` go on after their answer; `streams` are listeners: each hears something every `heartbeat_s`, and is let go
+    of once it has taken nothing for `patience_s`.
     """
 
     settings: Settings
@@ -49,8 +53,22 @@ class World:
     health: Health = field(default_factory=Health)
     opened: Pool | None = None
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    verifying: asyncio.Task[Report] | None = None
+    jobs: set[asyncio.Task[None]] = field(default_factory=set)
+    streams: set[object] = field(default_factory=set)
+    heartbeat_s: float = 15.0
+    patience_s: float = 30.0
     keys: Keys = field(default_factory=Keys)
     trials: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_TRIALS))
+
+    async def stop(self) -> None:
+        """Tell streams to end, and end what goes on after its answer."""
+        self.stopping.set()
+        jobs = {*self.jobs, *({self.verifying} if self.verifying is not None else ())}
+        for job in jobs:
+            job.cancel()
+        if jobs:
+            await asyncio.wait(jobs, timeout=_JOBS_S)
 
     @property
     def pool(self) -> Pool:

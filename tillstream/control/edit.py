@@ -190,10 +190,13 @@ async def create(
     by: str = "",
     note: str = "",
     secrets: SecretStore | None = None,
+    identifier: UUID | None = None,
     dry_run: bool = False,
 ) -> ConnectorView:
     """
     Create the connector as it is described; with `dry_run` take it back, so that it is shown and is not there.
+
+    Its id is `identifier` if one is given.
 
     Raises:
         ConfigError: everything that is wrong with it, at once. Conflict: the name is taken. SinkError: as routed.
@@ -202,7 +205,7 @@ async def create(
     if spec is None:
         there = ", ".join(sorted(specs))
         raise ConfigError(f"kind: there is no source {wanted.kind!r}; there are {there}")
-    identifier, sealed, configuration = uuid4(), None, wanted.configuration
+    identifier, sealed, configuration = identifier or uuid4(), None, wanted.configuration
     if secrets is not None:
         sealed = secrets.sealed(spec, configuration, connector_id=identifier, version=1)
         configuration = sealed.configuration

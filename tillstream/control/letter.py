@@ -171,9 +171,12 @@ async def redrive(
     *,
     triggered_by: str = "CLI",
     dry_run: bool = False,
+    run_id: UUID | None = None,
 ) -> Redriven:
     """
     Send the letters' records through again, as one run, some at a time; the run shows how far it is.
+
+    With the id of a run that was begun before, tell of that.
 
     Returns once the broker acknowledged them; the sink's outcome comes later, with the run. `dry_run` changes nothing.
 
@@ -181,8 +184,13 @@ async def redrive(
         BrokerUnavailable: retry; the run ended FAILED. Conflict: the run was ended meanwhile. SinkError: as routed. In
             each case what was sent is on its way, and becomes redriven once the sink has counted it; the rest is open.
     """
+    if run_id is not None:
+        async with connection(pool) as held:
+            sent = await held.fetch(statements()["redriven_as"], run_id)
+        if sent:
+            return Redriven(run_id, [row["id"] for row in sent], [])
     wanted = list(dict.fromkeys(ids))
-    work = _Redrive(pool, producer, topics, wanted, triggered_by, dry_run=dry_run)
+    work = _Redrive(pool, producer, topics, wanted, triggered_by, dry_run=dry_run, run_id=run_id or uuid4())
     for start in range(0, len(wanted), _AT_ONCE):
         await work.some(wanted[start : start + _AT_ONCE])
     return await work.done()
@@ -245,7 +253,9 @@ class _Redrive:
         triggered_by: str,
         *,
         dry_run: bool,
+        run_id: UUID,
     ) -> None:
+        self._wanted_run = run_id
         self._pool = pool
         self._producer = producer
         self._topics = topics
@@ -284,7 +294,7 @@ class _Redrive:
         if self._run_id is None:
             await held.execute(statements()["letterless_connector"], REDRIVE_CONNECTOR)
             owner = await held.fetchval(statements()["owner_of_letters"], self._wanted) or REDRIVE_CONNECTOR
-            self._run_id = uuid4()
+            self._run_id = self._wanted_run
             await held.execute(statements()["open_manual_run"], self._run_id, owner, self._triggered_by)
         elif not await held.fetchval(statements()["reads_still"], self._run_id):
             raise Conflict(

@@ -22,6 +22,10 @@ SELECT stage, reason, connector, connector_id, count(*) AS letters, min(failed_a
  ORDER BY letters DESC, stage, reason, connector, connector_id
  LIMIT $6;
 
+-- name: redriven_as
+-- The letters of a redrive that is begun.
+SELECT id FROM dead_letters WHERE redrive_run_id = $1 ORDER BY failed_at DESC, id;
+
 -- name: wanted_letters
 ($1::text IS NULL OR stage = $1) AND ($2::text IS NULL OR reason = $2) AND ($3::uuid IS NULL OR connector_id = $3)
    AND ($4::text IS NULL OR $4 = CASE WHEN discarded_at IS NOT NULL THEN 'discarded'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from tillstream.api.v1 import connector, lag, run, source_type, version
+from tillstream.api.v1 import connector, dead_letter, event, lag, ledger, payment, replay, run, source_type, version
 
 ROUTERS: tuple[APIRouter, ...] = (
     source_type.router,
@@ -12,6 +12,12 @@ ROUTERS: tuple[APIRouter, ...] = (
     connector.actions,
     version.router,
     run.router,
+    payment.router,
+    dead_letter.router,
+    dead_letter.actions,
+    ledger.router,
+    replay.router,
+    event.router,
     lag.router,
 )
 

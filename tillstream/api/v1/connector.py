@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -25,9 +27,8 @@ from tillstream.control import apply as applying
 from tillstream.control import check as checking
 from tillstream.control import connector as connectors
 from tillstream.control import cursor as cursors
-from tillstream.control import edit, report, request, schedule
+from tillstream.control import edit, report, request, trial
 from tillstream.control import run as runs
-from tillstream.control.attempt import attempt
 from tillstream.control.connector import ConnectorStatus, ConnectorView
 from tillstream.control.document import Document
 from tillstream.control.edit import Described, Wish
@@ -188,6 +189,25 @@ class Trial(Model):
     steps: list[StepShape]
 
 
+class TryBody(Body):
+    """Who tries it."""
+
+    triggered_by: str = Field(default=trial.TRIGGERED_BY, min_length=1, max_length=100)
+
+
+class TryShape(Model):
+    """How a TEST run ended. `error` and `hint` are those of the step that failed; `found` are names, such as files."""
+
+    run_id: UUID
+    number: int
+    ok: bool
+    error: str
+    hint: str
+    steps: list[StepShape]
+    found: list[str]
+    duration_s: float
+
+
 class DescribedBody(Body):
     """One connector as `connector.yaml` describes it."""
 
@@ -283,7 +303,7 @@ async def list_connectors(
     wanted = connectors.Filter(q, status, kind, health)
     views, more = await connectors.page(world.pool, wanted, after=None if place is None else place[0], limit=limit)
     return Page(
-        data=[ConnectorShape.of(view) for view in views],
+        data=[ConnectorShape.of(connectors.shown(view, spec_or_none(world, view.kind))) for view in views],
         next=None if more is None else cursor_of([more], filtered_by=filtered_by),
     )
 
@@ -293,28 +313,26 @@ async def create_connector(
     body: NewConnector, world: WorldDep, response: Response, reserved: ReservedDep, dry_run: DryRun = False
 ) -> ConnectorDetail:
     """Make a connector; a worker starts it within seconds."""
-    spec = spec_of(world, body.kind)
+    spec_of(world, body.kind)
     known = await _known(world, reserved.id) if reserved.again else None
     if known is None:
-        provider, plan = body.provider or body.name, Schedule(**body.schedule.model_dump())
-        model, problems = connectors.judged(spec, body.configuration, name=body.name, provider=provider)
-        problems += schedule.problems(plan)
-        if problems or model is None:
-            raise ConfigError("\n  ".join([f"connector {body.name!r} cannot be as it is described:", *problems]))
-        async with attempt(world.pool, dry_run=dry_run) as held:
-            await connectors.insert(
-                held,
-                name=body.name,
-                spec=spec,
-                configuration=body.configuration,
-                provider=provider,
-                schedule=plan,
-                identifier=reserved.id,
-                by=body.by,
-            )
-            if body.status is not ConnectorStatus.ACTIVE:
-                await connectors.switch(held, reserved.id, body.status, by=body.by)
-            known = await connectors.by_id(held, reserved.id)
+        described = Described(
+            name=body.name,
+            kind=body.kind,
+            provider=body.provider or body.name,
+            status=body.status,
+            configuration=body.configuration,
+            schedule=Schedule(**body.schedule.model_dump()),
+        )
+        known = await edit.create(
+            world.pool,
+            described,
+            world.specs,
+            by=body.by,
+            secrets=world.store,
+            identifier=reserved.id,
+            dry_run=dry_run,
+        )
     response.headers["Location"] = f"/api/v1/connectors/{known.id}"
     return _shown(world, known, response)
 
@@ -390,9 +408,7 @@ async def check_connector(body: NewConnector, world: WorldDep, reserved: Reserve
     """Try a configuration that is not saved, step by step, from here; nothing is changed and nothing published."""
     spec = spec_of(world, body.kind)
     config = connectors.checked(spec, body.configuration, name=body.name, provider=body.provider or body.name)
-    if world.trials.locked():
-        raise Refusal("too_many_requests", "enough sources are being tried already", retry_after_s=5)
-    async with world.trials:
+    async with trying(world):
         steps = await checking.check(spec, config, context_of(world, reserved.id, body.name), within_s=CHECK_S)
     shapes = [StepShape.of(step) for step in steps]
     for each in shapes:
@@ -414,6 +430,22 @@ async def apply_connectors(body: ApplyBody, world: WorldDep, dry_run: DryRun = F
     ]
     done = await applying.apply(world.pool, wanted, world.specs, dry_run=dry_run)
     return Applied(dry_run=dry_run, connectors=[AppliedShape.of(each) for each in done])
+
+
+@router.post("/{ref}/test")
+async def try_connector(ref: str, world: WorldDep, body: TryBody | None = None) -> TryShape:
+    """Try its source for real, as it is configured: a TEST run, which publishes nothing and leaves its status alone."""
+    view = await found(world, ref)
+    async with trying(world):
+        tried = await trial.try_out(
+            world.pool,
+            view,
+            world.specs,
+            context_of(world, view.id, view.name),
+            triggered_by=(body or TryBody()).triggered_by,
+            redact=world.redact,
+        )
+    return TryShape.of(tried)
 
 
 @router.post("/{ref}/run", status_code=202)
@@ -513,6 +545,28 @@ def context_of(world: World, identifier: UUID, name: str) -> SourceContext:
     )
 
 
+@contextlib.asynccontextmanager
+async def trying(world: World) -> AsyncIterator[None]:
+    """
+    Try a source meanwhile; not many at a time.
+
+    Raises:
+        Refusal: enough are being tried.
+    """
+    if world.trials.locked():
+        raise Refusal("too_many_requests", "enough sources are being tried already", retry_after_s=5)
+    async with world.trials:
+        yield
+
+
+def spec_or_none(world: World, kind: str) -> SourceSpec | None:
+    """The kind of source; None for one that is not here."""
+    try:
+        return world.specs.get(kind)
+    except ConfigError:  # a plugin that cannot be imported
+        return None
+
+
 async def _known(world: World, identifier: UUID) -> ConnectorView | None:
     try:
         return await connectors.find(world.pool, str(identifier))
@@ -531,7 +585,9 @@ async def _changed(
             hint="send the connector's ETag as If-Match",
         )
     expected = _expected(view, if_match)
-    done = await edit.change(world.pool, view.id, wish, world.specs, expected=expected, dry_run=dry_run)
+    done = await edit.change(
+        world.pool, view.id, wish, world.specs, expected=expected, secrets=world.store, dry_run=dry_run
+    )
     return _shown(world, done.view, response)
 
 
@@ -561,9 +617,7 @@ def _expected(view: ConnectorView, if_match: str) -> int | None:
 
 def _shown(world: World, view: ConnectorView, response: Response) -> ConnectorDetail:
     response.headers["ETag"] = etag_of(view)
-    options = _options(world.specs.get(view.kind) if view.kind in world.specs else None, view)
-    return ConnectorDetail.model_validate({**ConnectorShape.of(view).model_dump(), "options": options})
-
-
-def _options(spec: SourceSpec | None, view: ConnectorView) -> Configuration:
-    return dict(view.configuration) if spec is None else connectors.in_force(spec, view.configuration)
+    spec = spec_or_none(world, view.kind)
+    told = connectors.shown(view, spec)
+    options = dict(told.configuration) if spec is None else connectors.in_force(spec, view.configuration)
+    return ConnectorDetail.model_validate({**ConnectorShape.of(told).model_dump(), "options": options})

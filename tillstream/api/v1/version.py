@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
 
+from connectors.secret_text import masked
+from connectors.spec import SourceSpec
 from tillstream.api.problem import PROBLEMS
 from tillstream.api.v1.activity import ActivityShape
-from tillstream.api.v1.connector import DifferenceShape, found
+from tillstream.api.v1.connector import DifferenceShape, found, spec_or_none
 from tillstream.api.v1.shape import USUAL, After, Limit, Model, Page, cursor_of, number, place_of
-from tillstream.api.world import WorldDep
+from tillstream.api.world import World, WorldDep
 from tillstream.control import activity
 from tillstream.control import version as versions
 
@@ -42,7 +45,7 @@ async def list_versions(ref: str, world: WorldDep, limit: Limit = USUAL, after: 
     listed = await versions.versions(world.pool, view.id, before=before, limit=limit + 1)
     more = len(listed) > limit
     return Page(
-        data=[VersionShape.of(each) for each in listed[:limit]],
+        data=[_shape(world, each) for each in listed[:limit]],
         next=cursor_of([listed[limit - 1].version], filtered_by=filtered_by) if more else None,
     )
 
@@ -56,14 +59,19 @@ async def compare_versions(
 ) -> Page[DifferenceShape]:
     """What changed from one to the other, key by key."""
     view = await found(world, ref)
-    return Page(data=[DifferenceShape.of(each) for each in await versions.compared(world.pool, view.id, from_, to)])
+    return Page(
+        data=[
+            DifferenceShape.of(each)
+            for each in await versions.compared(world.pool, view.id, from_, to, _specs(world, view.kind))
+        ]
+    )
 
 
 @router.get("/versions/{version}")
 async def show_version(ref: str, version: Annotated[int, Path(ge=0, le=_MOST)], world: WorldDep) -> VersionShape:
     """One of them."""
     view = await found(world, ref)
-    return VersionShape.of(await versions.version(world.pool, view.id, version))
+    return _shape(world, await versions.version(world.pool, view.id, version))
 
 
 @router.get("/events")
@@ -81,3 +89,13 @@ async def list_connector_events(
         data=[ActivityShape.told(each) for each in listed[:limit]],
         next=cursor_of([listed[limit - 1].position.id], filtered_by=filtered_by) if more else None,
     )
+
+
+def _shape(world: World, each: versions.Version) -> VersionShape:
+    spec = spec_or_none(world, each.kind)
+    return VersionShape.of(replace(each, configuration=masked(each.configuration, spec.config if spec else None)))
+
+
+def _specs(world: World, kind: str) -> dict[str, SourceSpec]:
+    spec = spec_or_none(world, kind)
+    return {} if spec is None else {kind: spec}

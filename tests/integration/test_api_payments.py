@@ -1,0 +1,224 @@
+"""Payments, dead letters, the ledger and replays over HTTP, over what a sink and a broker really hold."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schemas.letter import Stage
+from schemas.topic import topics
+from sinks.letters import LetterTable
+from sinks.postgres import PostgresSink
+from sinks.read import page_payments
+from streams.provision import provision
+from streams.publisher import EventPublisher, Producer
+from streams.reader import find_range
+from streams.replay import replay as apply_live
+from tests.integration import api_kit
+from tests.integration.api_kit import Client
+from tests.integration.test_api_connectors import made
+from tests.integration.test_api_frame import problem
+from tests.integration.test_discard import a_letter
+from tests.integration.test_replay import message
+from tests.model.history import PLACE, record
+from tests.services import Kafka
+
+
+@pytest.fixture
+async def sink(api: Client, database: str) -> AsyncIterator[PostgresSink]:
+    opened = await PostgresSink.open(database)
+    yield opened
+    await opened.close()
+
+
+async def paged(api: Client, path: str) -> list[Any]:
+    """All elements of a list, page by page."""
+    found, after = [], ""
+    while True:
+        answer = await api.get(f"{path}{after}")
+        assert answer.status == 200, answer.text
+        found += answer.body["data"]
+        if answer.body["next"] is None:
+            return found
+        after = f"{'&' if '?' in path else '?'}after={answer.body['next']}"
+
+
+async def test_payments_are_filtered_and_paged(api: Client, sink: PostgresSink) -> None:
+    records = [record("succeeded", 100 + n, reference=f"R{n}", at=n + 1) for n in range(5)]
+    records.append(record("pending", 7, reference="R9"))
+    await sink.apply(PLACE, records, next_offset=6)
+
+    everything = await paged(api, "/payments?limit=2")
+
+    assert [each["reference"] for each in everything] == ["R9", "R4", "R3", "R2", "R1", "R0"]
+    assert (everything[1]["amount"], everything[1]["status"], everything[1]["asset"]) == (104, "succeeded", "USD")
+    assert [each["reference"] for each in await paged(api, "/payments?status=pending")] == ["R9"]
+    assert [each["reference"] for each in await paged(api, "/payments?reference=R3")] == ["R3"]
+    assert [each["reference"] for each in await paged(api, "/payments?provider=example&reference=R3")] == ["R3"]
+    assert await paged(api, "/payments?provider=example&reference=R3&status=pending") == []
+    assert len(await paged(api, "/payments?type=payin&asset=USD&limit=1")) == 6
+    assert await paged(api, "/payments?provider=nobody") == []
+    since = everything[2]["created_at"].replace("+", "%2B")
+    assert [each["reference"] for each in await paged(api, f"/payments?since={since}")] == ["R4", "R3"]
+    problem(await api.get("/payments?status=gone"), 422, "invalid")
+
+
+async def test_payments_of_a_connector_are_those_that_it_brought(
+    api: Client, sink: PostgresSink, tmp_path: Path, database: str
+) -> None:
+    await made(api, "bank", tmp_path)
+    await sink.apply(PLACE, [record("succeeded", 100)], next_offset=1)
+
+    assert await paged(api, "/payments?connector=bank") == []
+    problem(await api.get("/payments?connector=nobody"), 404, "not_found")
+
+
+async def test_a_page_that_looks_at_few_goes_on_where_it_stood(
+    sink: PostgresSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = [record("succeeded", n + 1, reference=f"R{n}") for n in range(10)]
+    await sink.apply(PLACE, records, next_offset=10)
+    monkeypatch.setattr("sinks.read._LOOKED", 3)
+
+    found, place, pages = [], None, 0
+    while True:
+        page, place = await page_payments(sink.pool, after=place, limit=2)
+        found += [each.payment.reference for each in page]
+        pages += 1
+        if place is None:
+            break
+
+    assert found == [f"R{n}" for n in reversed(range(10))]
+    assert pages >= 5
+
+
+async def test_a_payment_is_followed_back_to_its_records(api: Client, sink: PostgresSink) -> None:
+    await sink.apply(PLACE, [record("succeeded", 100), record("refunded", 30, reference="r1", at=2)], next_offset=2)
+    (listed,) = (await api.get("/payments")).body["data"]
+
+    shown = await api.get(f"/payments/{listed['id']}")
+    lineage = (await api.get(f"/payments/{listed['id']}/lineage")).body
+
+    assert shown.body == listed
+    assert lineage["payment"] == listed
+    assert [each["status"] for each in lineage["events"]] == ["succeeded", "refunded"]
+    assert all(each["topic"] == PLACE.topic and each["partition"] == PLACE.partition for each in lineage["events"])
+    assert {each["run"] for each in lineage["events"]} == {each["run"] for each in listed["adjustments"]}
+    problem(await api.get("/payments/none"), 404, "not_found")
+    problem(await api.get("/payments/none/lineage"), 404, "not_found")
+
+
+async def test_dead_letters_are_listed_grouped_shown_and_let_go(api: Client) -> None:
+    letters = [a_letter(row) for row in range(5)]
+    for offset, each in enumerate(letters):
+        await LetterTable(api.world.pool).put(each, partition=0, offset=offset)
+
+    listed = await paged(api, "/dead-letters?limit=2")
+    (group,) = (await api.get("/dead-letters/groups")).body["data"]
+    shown = (await api.get(f"/dead-letters/{letters[0].id}")).body
+
+    assert [each["id"] for each in listed] == [each.id for each in reversed(letters)]
+    assert (group["letters"], group["reason"], group["last_id"]) == (5, "invalid_amount", letters[4].id)
+    assert (shown["value"], shown["state"]) == ("YSxi", "open")
+    assert "value" not in listed[0]
+    problem(await api.get("/dead-letters/zz"), 404, "not_found")
+    ids = [letters[0].id, letters[1].id]
+    problem(await api.post("/dead-letters:discard", {"ids": ids}), 422, "invalid")
+    problem(await api.post("/dead-letters:discard", {"note": "n", "by": "ops"}), 422, "invalid")
+    body = {"ids": [*ids, "0" * 32], "note": "mended", "by": "ops"}
+    tried = (await api.post("/dead-letters:discard?dry_run=true", body)).body
+    assert (tried["discarded"], len(await paged(api, "/dead-letters"))) == (sorted(ids), 5)
+    done = (await api.post("/dead-letters:discard", body)).body
+    assert (sorted(done["discarded"]), [each["code"] for each in done["refused"]]) == (sorted(ids), ["not_found"])
+    assert {each["id"] for each in await paged(api, "/dead-letters?state=discarded")} == set(ids)
+    by_reason = {"reason": "invalid_amount", "note": "all", "by": "ops"}
+    assert len((await api.post("/dead-letters:discard", by_reason)).body["discarded"]) == 3
+
+
+async def test_letters_are_sent_through_again_as_one_run(
+    kafka: Kafka, database: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    prefix = topic_prefix.rstrip(".")
+    await provision(kafka.bootstrap, topics(prefix).all())
+    async with api_kit.api(tmp_path / "home", database, bootstrap=kafka.bootstrap, prefix=prefix) as api:
+        table, dead = topics(prefix), a_letter(1)
+        letter = dead.model_copy(
+            update={"stage": Stage.SINK, "topic": table.events.name, "partition": 0, "offset": 0, "key": "YQ=="}
+        )
+        await LetterTable(api.world.pool).put(letter, partition=0, offset=0)
+        key = {"Idempotency-Key": "once"}
+
+        tried = await api.post("/dead-letters:redrive?dry_run=true", {"ids": [letter.id]})
+        first = await api.post("/dead-letters:redrive", {"ids": [letter.id]}, headers=key)
+        second = await api.post("/dead-letters:redrive", {"ids": [letter.id]}, headers=key)
+        refused = await api.post("/dead-letters:redrive", {"every": True})
+
+        assert (tried.status, tried.body["sent"], tried.body["run_id"]) == (200, [letter.id], None)
+        assert (first.status, first.body["sent"]) == (202, [letter.id])
+        assert first.headers["Location"] == f"/api/v1/runs/{first.body['run_id']}"
+        assert second.body == first.body
+        assert (refused.status, refused.body["sent"]) == (200, [])
+        assert refused.body["refused"][0]["code"] == "conflict"
+        run = (await api.ask("GET", first.headers["Location"])).body
+        assert (run["type"], run["published"], run["awaiting_sink"]) == ("MANUAL", 1, True)
+
+
+async def test_the_log_is_replayed_and_the_ledger_and_the_lag_are_told(
+    kafka: Kafka, database: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    prefix = topic_prefix.rstrip(".")
+    table = topics(prefix)
+    await provision(kafka.bootstrap, table.all())
+    async with api_kit.api(tmp_path / "home", database, bootstrap=kafka.bootstrap, prefix=prefix) as api:
+        async with Producer(kafka.bootstrap) as producer:
+            await EventPublisher(producer, table).publish([message(n) for n in range(20)])
+        live = await PostgresSink.open(database)
+        await apply_live(kafka.bootstrap, await find_range(kafka.bootstrap, table.events.name), live)
+        await live.close()
+
+        started = await api.post("/replays", {"requested_by": "USER_123"})
+        assert (started.status, started.body["status"]) == (202, "running")
+        ended = await api_kit.until(lambda: ended_replay(api, started.headers["Location"]))
+
+        assert (ended["status"], ended["error"], ended["report"]["records"]) == ("equal", "", 20)
+        assert (await api.get("/replays")).body["data"] == [ended]
+        problem(await api.get("/replays/00000000-0000-0000-0000-000000000000"), 404, "not_found")
+        wrong = {"since": "2025-01-02T00:00:00Z", "until": "2025-01-01T00:00:00Z"}
+        problem(await api.post("/replays", wrong), 422, "config")
+        assert (await api.get("/ledger")).body["balanced"] is True
+        # a new cluster has no coordinator until somebody has asked for it
+        lag = await api_kit.until(lambda: measured(api))
+        assert {each["group"] for each in lag} == {f"{prefix}-sink", f"{prefix}-connectors", f"{prefix}-letters"}
+
+
+async def test_a_replay_whose_process_died_is_interrupted_and_another_may_begin(api: Client) -> None:
+    await api.world.pool.execute(
+        "INSERT INTO replays (id, apply, heartbeat_at) VALUES (gen_random_uuid(), false, now() - interval '1 minute')"
+    )
+    (dead,) = (await api.get("/replays")).body["data"]
+    assert (dead["status"], dead["ended_at"]) == ("interrupted", None)
+
+    begun = await api.post("/replays")
+
+    assert begun.status == 202
+    ended = await api_kit.until(lambda: ended_replay(api, begun.headers["Location"]))
+    assert ended["status"] == "failed"
+    assert "check the brokers" in ended["error"]
+    await api.world.pool.execute("INSERT INTO replays (id, apply) VALUES (gen_random_uuid(), false)")
+    problem(await api.post("/replays"), 409, "conflict")
+
+
+async def ended_replay(api: Client, path: str) -> dict[str, Any] | None:
+    found: dict[str, Any] = (await api.ask("GET", path)).body
+    return found if found["status"] != "running" else None
+
+
+async def measured(api: Client) -> list[dict[str, Any]] | None:
+    answer = await api.get("/lag")
+    if answer.status == 503:
+        problem(answer, 503, "broker_unavailable")
+        return None
+    return list(answer.body["data"])
