@@ -78,7 +78,7 @@ class PostgresChangesConfig(NetworkConfig, RecordConfig):
     )
     interval_s: float = Field(0.05, gt=0, le=3_600, description="Seconds between two looks for changes.")
     idle_s: float = Field(5.0, ge=0, le=3_600, description="A reading, and so its run, ends after so long without any.")
-    run_s: float = Field(60.0, gt=0, le=86_400, description="And after so long in any case; the next one goes on.")
+    run_s: float = Field(3_600.0, gt=0, le=86_400, description="And after so long in any case; the next one goes on.")
     peek_rows: int = Field(
         200_000,
         ge=1,
