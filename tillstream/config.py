@@ -243,6 +243,9 @@ class MonitorSettings(_Section):
     heartbeat_timeout_s: Seconds = Field(
         default=25.0, gt=0, description="A run whose worker was silent for so long, or lost its claim, has crashed."
     )
+    keep_activity_days: int = Field(
+        90, ge=1, le=3_650, description="Days for which it is kept what happened to connectors and runs, and when."
+    )
     keep_repeats_days: int = Field(
         default=30,
         ge=1,

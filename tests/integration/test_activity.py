@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -194,6 +194,18 @@ async def test_the_life_of_a_connector_and_its_run_is_written_down(pool: Pool) -
 async def _open(pool: Pool, connector_id: UUID) -> list[requests.Requested]:
     async with pool.acquire() as held:
         return await requests.open_requests(held, [connector_id])
+
+
+async def test_what_happened_long_ago_is_forgotten_some_at_a_time(pool: Pool) -> None:
+    async with pool.acquire() as held:
+        for n in range(5):
+            await _insert(held, str(n))
+        await held.execute("UPDATE activity SET at = now() - interval '91 days' WHERE kind IN ('0', '1', '2')")
+
+    pruned = [await activity.prune(pool, older_than=timedelta(days=90), most=2) for _ in range(3)]
+
+    assert pruned == [2, 1, 0]
+    assert await pool.fetch("SELECT kind FROM activity ORDER BY id") == [("3",), ("4",)]
 
 
 # runs

@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -117,6 +117,18 @@ async def of_connector(
     """
     async with connection(pool) as held:
         return _all(await held.fetch(statements()["activity_of_connector"], connector_id, before, min(limit, MOST)))
+
+
+async def prune(pool: Pool, *, older_than: timedelta, most: int) -> int:
+    """
+    Forget what happened longer ago, at most so many rows; how many it were.
+
+    Raises:
+        SinkError: as routed.
+    """
+    async with connection(pool) as held:
+        done = await held.execute(statements()["prune_activity"], older_than, most)
+    return int(done.rpartition(" ")[2])
 
 
 # asyncpg's records are mappings of anything

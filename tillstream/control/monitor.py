@@ -24,7 +24,7 @@ from sinks.pool import Connection, Pool, close_pool, connection
 from sinks.prune import prune_repeats
 from streams.lag import LagProbe, PartitionLag
 from tillstream.config import MonitorSettings, Role
-from tillstream.control import letter, run, worker
+from tillstream.control import activity, letter, run, worker
 from tillstream.control.statement import statements
 from tillstream.control.verdict import HealthState, Limits, Observed, OpenRun, RunVerdict, judge_connector, judge_run
 from tillstream.health import Health
@@ -196,7 +196,11 @@ class Monitor:
         pruned = await prune_repeats(pool, older_than=older_than, most=_PRUNED_AT_ONCE)
         if pruned:
             logger.info("repeats pruned", extra={"facts": {"rows": pruned}})
-        else:
+        old = timedelta(days=self.settings.keep_activity_days)
+        forgotten = await activity.prune(pool, older_than=old, most=_PRUNED_AT_ONCE)
+        if forgotten:
+            logger.info("activity pruned", extra={"facts": {"rows": forgotten}})
+        if not pruned and not forgotten:
             self._prune_again_at_s = time.monotonic() + _PRUNING_RESTS_S
 
     # dependencies
@@ -248,6 +252,7 @@ def _observed(row: Mapping[str, Any], overdue: str, pipeline: Sequence[str]) -> 
     failed = row["last_run_status"] == run.RunStatus.FAILED.value
     return Observed(
         paused=row["status"] != "ACTIVE",
+        pause_note=row["pause_note"],
         report_age_s=_age_s(row["reported_at"], row["now"]),
         worker_state=row["worker_state"] or "",
         worker_problem=row["problem"] or "",

@@ -142,6 +142,7 @@ class Observed:
     """
 
     paused: bool = False
+    pause_note: str = ""
     report_age_s: float | None = None
     worker_state: str = ""
     worker_problem: str = ""
@@ -154,7 +155,7 @@ class Observed:
 def judge_connector(seen: Observed, *, heartbeat_timeout_s: float) -> tuple[HealthState, str]:
     """Its state, and the cause in words; the nearest cause comes first."""
     if seen.paused:
-        return HealthState.PAUSED, "paused by an operator"
+        return HealthState.PAUSED, f"paused by an operator{f': {seen.pause_note}' if seen.pause_note else ''}"
     causes = [*seen.pipeline, *filter(None, [seen.overdue, seen.last_run_failed])]
     if seen.report_age_s is None:
         return HealthState.DOWN, "; ".join(["no connector worker has reported it ever", *causes])
