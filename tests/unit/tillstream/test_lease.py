@@ -14,7 +14,7 @@ def series(meter: PrometheusMeter) -> set[str]:
 def test_gauges_end_with_the_lease_and_counters_stay() -> None:
     meter = PrometheusMeter()
     lease, other = MeterLease(meter), MeterLease(meter)
-    lease.add(metric.CHECKPOINTS_TOTAL, connector="a")
+    lease.add(metric.RUNS_TOTAL, connector="a", status="SUCCESS")
     lease.set(metric.HELD_BACK_BYTES, 5, connector="a")
     lease.set(metric.CONNECTOR_STATE, 1, connector="a", state="running")
     other.set(metric.HELD_BACK_BYTES, 6, connector="b")
@@ -22,7 +22,7 @@ def test_gauges_end_with_the_lease_and_counters_stay() -> None:
     lease.end()
 
     assert series(meter) == {
-        'tillstream_checkpoints_total{connector="a"}',
+        'tillstream_runs_total{connector="a",status="SUCCESS"}',
         'tillstream_held_back_bytes{connector="b"}',
     }
 
