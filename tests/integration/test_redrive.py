@@ -58,6 +58,7 @@ async def test_a_redrive_that_takes_long_lives_as_long_as_it_takes(
         await world.monitor.sweep()
 
     slow.before = longer_than_the_monitor_waits
+    await world.monitor.sweep()  # it ends no run before it has watched for as long
     done = await letter.redrive(world.pool, slow, world.topics, [dead.id])
     await take_all(world)
     await world.monitor.sweep()

@@ -25,6 +25,9 @@ REFUSED_LETTER = FAULTS + (
 )
 BREAKER = FAULTS + "test_poison.py::test_a_partition_in_which_everything_dies_is_held_and_let_through_one_by_one"
 SHUFFLES = FAULTS + "test_order.py::test_shuffles_and_replays_of_one_history_leave_identical_tables"
+READER = INTEGRATION + "test_reader.py::"
+REPLAY = INTEGRATION + "test_sink_replay.py::"
+REDRIVE = INTEGRATION + "test_redrive.py::"
 FLEET = INTEGRATION + "test_fleet.py::"
 FROZEN = FAULTS + (
     "test_workers.py::test_a_worker_frozen_past_its_session_is_succeeded_and_what_it_says_then_is_refused"
@@ -651,5 +654,71 @@ MUTANTS = (
         "        if type(value) is str:\n            self._statuses[value] = found\n",
         "        self._statuses[value] = found\n",
         (UNIT + "connectors/test_mapping.py::test_one_and_true_are_two_words_whichever_comes_first",),
+    ),
+    # What another client may send, and what comes after a fault.
+    Mutant(
+        "a name of a header loses what is not UTF-8",
+        "streams/batch.py",
+        '.decode("utf-8", "surrogateescape"), item))',
+        '.decode("utf-8", "replace"), item))',
+        (
+            UNIT + "streams/test_fetch.py::test_records_after_a_name_that_is_not_utf8_in_the_same_batch_come_once_each",
+            POISON,
+        ),
+    ),
+    Mutant(
+        "a name of a header that is not UTF-8 stops its partition",
+        "streams/batch.py",
+        "    fetcher.MemoryRecords = Batches\n",
+        "    fetcher.MemoryRecords = MemoryRecords\n",
+        (
+            UNIT + "streams/test_transport_contract.py::test_fetcher_makes_its_records_by_the_name_that_is_replaced",
+            READER + "test_a_name_of_a_header_that_is_not_utf8_stops_neither_a_reader_nor_the_measure_of_lag",
+        ),
+    ),
+    Mutant(
+        "of an amount that stands twice the last one counts",
+        "schemas/wire.py",
+        "        or _has_doubled(event, value)\n",
+        "",
+        (
+            UNIT + "schemas/test_wire.py::test_an_event_with_a_name_that_comes_twice_is_never_recognised",
+            POISON,
+        ),
+    ),
+    Mutant(
+        "a reader waits for a dead broker for ever",
+        "streams/reader.py",
+        "0.0 if moved else waited_s + time.monotonic() - asked_at, positions",
+        "0.0, positions",
+        (READER + "test_a_broker_that_dies_while_it_is_read_from_is_told_as_unavailable",),
+    ),
+    Mutant(
+        "mending leaves an outcome that no row has any more",
+        "sinks/replay.sql",
+        "AND NOT EXISTS (SELECT FROM counted c WHERE c.run = l.run AND c.outcome = l.outcome)",
+        "AND FALSE",
+        (REPLAY + "test_of_two_events_of_one_key_either_may_be_lost_and_comes_back",),
+    ),
+    Mutant(
+        "a replay drops the tables of one that lives",
+        "sinks/replay.py",
+        '            await owner.execute(statements()["own_shadow"], schema)\n',
+        "",
+        (REPLAY + "test_what_a_killed_replay_leaves_behind_is_told_and_dropped_by_the_next_and_a_living_ones_is_not",),
+    ),
+    Mutant(
+        "a redrive that failed redrove all its letters",
+        "tillstream/control/queries.sql",
+        "OR EXISTS (SELECT FROM event_deaths e WHERE e.digest = hashed.digest AND e.run = r.id))) AS counted",
+        "OR TRUE)) AS counted",
+        (REDRIVE + "test_of_a_redrive_that_ends_midway_what_was_sent_is_redriven_and_the_rest_may_be_sent_again",),
+    ),
+    Mutant(
+        "a redrive tells nothing while a broker takes its time",
+        "tillstream/control/letter.py",
+        "                    await self._record(run_id)\n            await sending\n",
+        "                    pass\n            await sending\n",
+        (REDRIVE + "test_a_redrive_that_takes_long_lives_as_long_as_it_takes",),
     ),
 )
