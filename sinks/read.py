@@ -235,13 +235,8 @@ async def page_payments(
     filters = (of.provider, of.status, of.type, of.asset, of.reference, of.connector, of.since, of.until)
     looked = _LOOKED_INTO if of.connector is not None else _LOOKED
     async with connection(pool) as held, held.transaction(isolation="repeatable_read", readonly=True):
-        if of.provider is not None and of.reference is not None:  # these name it: it is found at once
-            digests = [UUID(bytes=payment_digest_of(of.provider, of.reference, type_)) for type_ in PaymentType]
-            places = [row["ordinal"] for row in await held.fetch(sql["find_payments"], digests)]
-            beyond = [place for place in places if after is None or place < after]
-            rows = [
-                row for place in beyond for row in await held.fetch(sql["page_payments"], place + 1, 1, *filters, 1)
-            ]
+        if of.reference is not None:  # an index finds it
+            rows = await held.fetch(sql["page_payments_of_reference"], after, _LOOKED, *filters, limit + 1)
             end = None
         else:
             rows = await held.fetch(sql["page_payments"], after, looked, *filters, limit + 1)

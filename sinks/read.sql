@@ -48,13 +48,8 @@ SELECT e.digest, e.event_id, e.key, e.status, e.amount, e.asset, e.effective_at,
  ORDER BY e.ordinal;
 
 
--- name: page_payments
--- Newest first, out of the `$2` that stand after the place `$1` (null: the beginning), so that a filter that matches little takes
--- no longer than one that matches all. `$3` provider, `$4` status, `$5` type, `$6` asset, `$7` original reference, `$8` a connector
--- that brought an event of it, `$9` and `$10` its own instant, from and before; each null for any. `$11` how many.
-SELECT *
-  FROM (SELECT * FROM {schema}.payments WHERE $1::bigint IS NULL OR ordinal < $1 ORDER BY ordinal DESC LIMIT $2) p
- WHERE ($3::text IS NULL OR provider = $3)
+-- name: wanted_payments
+WHERE ($3::text IS NULL OR provider = $3)
    AND ($4::text IS NULL OR status = $4)
    AND ($5::text IS NULL OR type = $5)
    AND ($6::text IS NULL OR asset = $6)
@@ -63,6 +58,25 @@ SELECT *
    AND ($10::timestamptz IS NULL OR created_at < $10)
    AND ($8::uuid IS NULL OR EXISTS (SELECT FROM {schema}.payment_events e JOIN {schema}.event_origins o ON o.id = e.origin
                                      WHERE e.payment = p.payment AND o.connector = $8))
+
+
+-- name: page_payments
+-- Newest first, out of the `$2` that stand after the place `$1` (null: the beginning), so that a filter that matches little takes
+-- no longer than one that matches all. `$3` provider, `$4` status, `$5` type, `$6` asset, `$7` original reference, `$8` a connector
+-- that brought an event of it, `$9` and `$10` its own instant, from and before; each null for any. `$11` how many.
+SELECT *
+  FROM (SELECT * FROM {schema}.payments WHERE $1::bigint IS NULL OR ordinal < $1 ORDER BY ordinal DESC LIMIT $2) p
+ {wanted_payments}
+ ORDER BY ordinal DESC
+ LIMIT $11;
+
+
+-- name: page_payments_of_reference
+-- As above, out of those of the reference `$7`: an index finds them.
+SELECT *
+  FROM (SELECT * FROM {schema}.payments WHERE reference = $7 AND ($1::bigint IS NULL OR ordinal < $1)
+         ORDER BY ordinal DESC LIMIT $2) p
+ {wanted_payments}
  ORDER BY ordinal DESC
  LIMIT $11;
 
