@@ -193,7 +193,11 @@ async def show_letter(letter_id: str, world: WorldDep) -> LetterDetail:
     return LetterDetail.model_validate({**_shape(view).model_dump(), **whole})
 
 
-@actions.post("/dead-letters:redrive", status_code=202)
+@actions.post(
+    "/dead-letters:redrive",
+    status_code=202,
+    responses={200: {"model": Redriven, "description": "Nothing is under way."}},
+)
 async def redrive_letters(
     body: RedriveBody, world: WorldDep, response: Response, reserved: ReservedDep, dry_run: DryRun = False
 ) -> Redriven:
