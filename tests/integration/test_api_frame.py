@@ -7,6 +7,7 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from schemas.errors import ConfigError
 from tests.integration import api_kit
 from tests.integration.api_kit import Client
 from tillstream.api import body
+from tillstream.api.server import bound_to
 from tillstream.config import load
 
 
@@ -48,6 +50,22 @@ async def test_a_request_keeps_the_id_that_it_came_with_and_gets_one_otherwise(a
 
     assert given.headers["X-Request-ID"] == "abc-1"
     assert forged.headers["X-Request-ID"] not in ("", "a b\tc")
+
+
+async def test_no_answer_waits_for_the_clients_delayed_acknowledgement() -> None:
+    """asyncio turns Nagle's algorithm off only where a socket says that it is TCP: without that it is 40 ms each."""
+    accepted: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
+
+    with bound_to("127.0.0.1", 0) as listening:
+        async with await asyncio.start_server(lambda _, writer: accepted.put_nowait(writer), sock=listening):
+            _, client = await asyncio.open_connection(*listening.getsockname())
+            served = await accepted.get()
+
+            assert served.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+            for writer in (client, served):
+                writer.close()
+                await writer.wait_closed()
 
 
 async def test_every_worker_route_is_there(api: Client) -> None:

@@ -83,9 +83,11 @@ async def _bank(stage: Stage, url: str, home: Path) -> None:
     assert created["config"]["password"].startswith("${file:")
     assert PASSWORD not in said
     assert tested == {"success": True, "filesFound": [bank.name_of(SAMPLE_DAY)]}
-    assert [(each["run_type"], each["status"], each["records_processed"]) for each in runs] == [
-        ("MANUAL", "SUCCESS", bank.ROWS), ("MANUAL", "SUCCESS", 0), ("BACKFILL", "SUCCESS", 0),
+    counted = ("run_type", "status", "records_processed", "files_skipped")
+    assert [tuple(each[key] for key in counted) for each in runs] == [
+        ("MANUAL", "SUCCESS", bank.ROWS, 0), ("MANUAL", "SUCCESS", 0, 1), ("BACKFILL", "SUCCESS", 0, 1),
     ]  # fmt: skip
+    assert (runs[0]["files_total"], runs[0]["files_normalized"]) == (1, 1)
     assert (health["health_status"], health["backlog"], health["status"]) == ("HEALTHY", 0, "ACTIVE")
     assert health["last_run_at"]
     assert await stage.pool.fetchval("SELECT count(*) FROM payments WHERE provider = 'AXIS'") == bank.ROWS

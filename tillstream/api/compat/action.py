@@ -14,8 +14,7 @@ from typing import Any
 
 from connectors.spec import SourceSpec
 from schemas.errors import ConfigError
-from tillstream.api.problem import Refusal
-from tillstream.api.v1.connector import context_of
+from tillstream.api.v1.connector import context_of, trying
 from tillstream.api.v1.source_type import spec_of
 from tillstream.api.world import World
 from tillstream.config import Environment
@@ -30,7 +29,6 @@ from tillstream.control.trial import Trial, try_out
 logger = logging.getLogger(__name__)
 
 _UNPLANNED = Plan()
-_TRIAL_S = 5  # after which one of the trials may have ended
 
 
 async def found(world: World, wanted: str) -> ConnectorView:
@@ -147,9 +145,7 @@ async def tried(world: World, view: ConnectorView, *, by: str = "") -> Trial:
         NotFound: the connector was deleted meanwhile. Refusal: too many are being tried.
     """
     view = await _pinned(world, view, spec_of(world, view.kind))
-    if world.trials.locked():
-        raise Refusal("too_many_requests", "enough sources are being tried already", retry_after_s=_TRIAL_S)
-    async with world.trials:
+    async with trying(world):
         context = context_of(world, view.id, view.name)
         return await try_out(world.pool, view, world.specs, context, triggered_by=by, redact=world.redact)
 
