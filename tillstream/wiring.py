@@ -446,7 +446,7 @@ async def _api(worker: _Worker) -> int:
                 reaching.result()
         if world.opened is not None:
             await close_pool(world.opened)
-    return EXIT_CLEAN
+    return EXIT_CLEAN if worker.stop.requested else EXIT_CRASH
 
 
 def api_world(settings: Settings, producer: Producer, *, meter: PrometheusMeter, health: Health) -> ApiWorld:
