@@ -640,6 +640,8 @@ async def test_a_run_cancelled_in_its_listing_makes_no_more_work_of_it(
 
     under = [event for event in memory.events if event.lineage and event.lineage.run_id == running.id]
     assert len(under) == 1
+    begun_under = {saved.task for saved, _ in memory.saved if saved.run_id == running.id}
+    assert len(begun_under) == 1
 
 
 async def test_a_cancelled_run_whose_worker_died_is_ended_by_the_next_one(
