@@ -298,6 +298,7 @@ class Delivery:
             rejected_sum=prepared.rejected_sum,
         )
         self._work.counts = self._work.counts.plus(counts)
+        self._work.used = self._work.used or published + filtered > 0
         self._run.counts = self._run.counts.plus(counts)
         for fate, count in (("published", published), ("rejected", rejected), ("filtered", filtered)):
             if count:

@@ -25,16 +25,22 @@ from schemas.letter import DeadLetter, Stage, letter_id, payload
 from schemas.topic import EVENT_MAX_BYTES, LETTER_MAX_BYTES
 
 HINT = "correct the record at its source: a corrected file is read as a new revision, and its known rows change nothing"
+HINT_MAPPING = f"{HINT}; or correct the mapping of the connector, then `till connector run {{name}} --force`"
 MAX_EVENT_BYTES = EVENT_MAX_BYTES - 4_096  # key, headers and the batch around it take the rest
 
 
 @dataclass(frozen=True, slots=True)
 class Connector:
-    """A configured source, as the runner knows it. `provider` is frozen at the first publish."""
+    """
+    A configured source, as the runner knows it. `provider` is frozen at the first publish.
+
+    `version` is that of its configuration, from 1 on.
+    """
 
     id: UUID
     name: str
     provider: str
+    version: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +189,7 @@ class Envelope:
                 "stage": Stage.SOURCE,
                 "reason": rejection.reason,
                 "message": rejection.message,
-                "hint": HINT,
+                "hint": HINT if self._task.recurring else HINT_MAPPING.format(name=self._connector.name),
                 "failed_at": failed_at,
                 "event_id": event_id,
                 "run_id": self._run_id,

@@ -247,11 +247,15 @@ class Execution:
         self.lag.through(work.task.key)
         counts = work.counts
         facts = extra(**{name: getattr(counts, name) for name in ("read", "published", "rejected", "filtered")})
-        if counts.rejected and counts.rejected == counts.read:
+        if work.is_unusable:
             work.status, work.error = TaskStatus.FAILED, work.first_rejection
+            if not work.task.recurring:
+                self.health.unusable(work.task, work.error)
             logger.error("Task terminated with error: %s", work.error, extra=facts)
         else:
             work.status = TaskStatus.TERMINATED
+            if not work.task.recurring:
+                self.health.usable(work.task.key)
             logger.info("Task terminated with success", extra=facts)
 
     def _failed(self, work: Work, run: Run, exc: TillError) -> None:
@@ -297,6 +301,8 @@ class Execution:
             file=_file_of(work.task),
             counts=work.counts,
             done=work.done,
+            used=work.used,
+            configuration_version=self.connector.version,
             recurring=work.task.recurring,
             revision_at=work.revision_at,
             updated_at=self.ports.clock.now(),

@@ -7,13 +7,16 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from itertools import islice
 
-from connectors.source import Progress, Skipped
+from connectors.source import Progress, Skipped, Task
 from schemas import metric
 from schemas.errors import Fenced, TillError
 from schemas.metric import Meter
 
 LISTING = ""  # the key under which the listing itself fails; tasks have their own
+_UNUSABLE = "no record of it could be used"
+_UNUSABLE_HINT = "correct the connector's mapping and apply it: such files are read again then; or the files themselves"
 _SHOWN = 10  # problems that a status names; the logs have all
 
 
@@ -58,6 +61,8 @@ class Health:
         self._entered = State.STARTING
         self._failing: dict[str, TillError] = {}
         self._skipped: dict[tuple[str, str], str] = {}
+        self._unusable: dict[str, str] = {}
+        self._gone: set[str] = set()  # of those the ones that the last listing did not meet
         self.others: tuple[str, ...] = ()
 
     @property
@@ -68,7 +73,7 @@ class Health:
     @property
     def hint(self) -> str:
         """What to do about the first thing that fails."""
-        return next((exc.hint for exc in self._failing.values()), "")
+        return next((exc.hint for exc in self._failing.values()), _UNUSABLE_HINT if self._unusable else "")
 
     @property
     def skipped(self) -> dict[str, int]:
@@ -83,6 +88,7 @@ class Health:
         found = [str(exc) for exc in self._failing.values()]
         found += [f"{descriptor}: {problem}" for (descriptor, _), problem in self._skipped.items() if problem]
         found += filter(None, self.others)
+        found += islice(self._unusable.values(), _SHOWN)
         return found[:_SHOWN]
 
     def enter(self, state: State) -> None:
@@ -100,6 +106,21 @@ class Health:
         if self._failing.pop(key, None) is not None:
             self.show()
 
+    def unusable(self, task: Task, cause: str = "") -> None:
+        """No record of the task could be used. That is so until one can, or it is gone and others do well."""
+        self._gone.discard(task.key)
+        if cause or task.key not in self._unusable:
+            self._unusable[task.key] = f"{task.descriptor}: {_UNUSABLE}{': ' if cause else ''}{cause}"
+            self.show()
+
+    def usable(self, key: str) -> None:
+        """A task was read to its end, and could be used."""
+        if self._unusable:
+            for each in (key, *self._gone):
+                self._unusable.pop(each, None)
+            self._gone.clear()
+            self.show()
+
     @property
     def fenced(self) -> bool:
         """Whether a newer owner has taken the connector over."""
@@ -112,6 +133,7 @@ class Health:
     def listed(self, met: AbstractSet[str], skipped: Mapping[tuple[str, str], str]) -> None:
         """A listing went through: it met these tasks, and skipped these. What it did not meet no longer fails."""
         self._skipped = dict(skipped)
+        self._gone = self._unusable.keys() - met
         self._failing = {key: exc for key, exc in self._failing.items() if key in met}
         self.show()
 

@@ -22,9 +22,15 @@ class Known:
     """
     Tasks by key. `cursors` has the last cursor of each that was ever begun; `carried` what tasks counted under runs
     that go on, by run.
+
+    A task of which no record could be used is done, until the connector's configuration is another: then it is to be
+    read once more, from its beginning.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, version: int = 1) -> None:
+        self._version = version
+        self._unusable: set[str] = set()
+        self._stale: set[str] = set()  # of those the ones that ended under another configuration
         self.cursors: dict[str, Cursor] = {}
         self.carried: dict[UUID, dict[str, Counts]] = {}
         self._unfinished: dict[str, Work] = {}
@@ -42,7 +48,11 @@ class Known:
             self._seq = max(self._seq, checkpoint.seq)
             self._last_revision_at = max(self._last_revision_at or revision_at, revision_at)
             self._revisions[key] = revision_at
-            if checkpoint.cursor is not None:
+            if checkpoint.is_unusable:
+                self._unusable.add(key)
+                if checkpoint.configuration_version != self._version:
+                    self._stale.add(key)
+            if checkpoint.cursor is not None and key not in self._stale:
                 self.cursors[key] = checkpoint.cursor
             if checkpoint.run_id in going_on:
                 self.carried.setdefault(checkpoint.run_id, {})[key] = checkpoint.counts
@@ -51,11 +61,18 @@ class Known:
             else:
                 task = Task(checkpoint.descriptor or key, key, key)
                 self._unfinished[key] = Work(task, 0, revision_at, discovered=True, cursor=checkpoint.cursor)
+                self._unfinished[key].used = checkpoint.used or bool(
+                    checkpoint.counts.read > checkpoint.counts.rejected
+                )
                 self._unfinished[key].part = tuple(bytes.fromhex(digest) for digest in checkpoint.part)
 
     def is_done(self, key: str) -> bool:
         """Whether nothing is left to read of the task."""
-        return key in self._done
+        return key in self._done and key not in self._stale
+
+    def is_unusable(self, key: str) -> bool:
+        """Whether the task is done, and no record of it could be used."""
+        return key in self._unusable
 
     def known_as(self, task: Task) -> str:
         """The descriptor under which a done task was met first."""
@@ -83,8 +100,12 @@ class Known:
         again = self._done.pop(task.key, None) is not None
         revision_at = self._revisions.get(task.key) or self._next_revision(now)
         work = Work(task, self._order, revision_at, discovered=again, counts=counted or Counts())
+        work.used = again and task.key not in self._unusable
+        self._unusable.discard(task.key)
+        self._stale.discard(task.key)
         if before is not None:
             work.discovered, work.cursor, work.part = before.discovered, before.cursor, before.part
+            work.used = before.used
         self._revisions[task.key] = revision_at
         self._unfinished[task.key] = work
         return work
@@ -97,6 +118,8 @@ class Known:
         if work.done and not work.task.recurring:
             del self._unfinished[key]
             self._done[key] = work.task.descriptor
+            if work.is_unusable:
+                self._unusable.add(key)
 
     def next_seq(self) -> int:
         """A number greater than that of any checkpoint before."""

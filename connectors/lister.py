@@ -10,7 +10,7 @@ from connectors.execution import Execution
 from connectors.health import Health
 from connectors.known import Known
 from connectors.log import extra
-from connectors.run import DONE_BEFORE, IN_HAND, SCHEDULED, Run, RunBook
+from connectors.run import DONE_BEFORE, IN_HAND, SCHEDULED, UNUSABLE, Run, RunBook
 from connectors.source import Request, RequestedSource, Skipped, Source, Task
 from connectors.wait import END, broken
 from schemas import metric
@@ -111,8 +111,11 @@ class Lister:
             return False  # the next poll makes work of it
         if run is None and (not self.known.is_done(key) or self._is_forced(task, found)):
             return True
+        unusable = run is None and self.known.is_unusable(key)
+        if unusable:
+            self.health.unusable(task)
         if found.run is not None and run is not found.run and key not in found.done:
-            found.run.skip(task.descriptor, DONE_BEFORE if run is None else IN_HAND)
+            found.run.skip(task.descriptor, IN_HAND if run else UNUSABLE if unusable else DONE_BEFORE)
         known_as = run.descriptors[key] if run else self.known.known_as(task)
         if self.known.is_new_name(task, known_as):
             self.runs.skipped += 1

@@ -33,6 +33,7 @@ STOPPED = "stopped before its end"
 IN_DOUBT = "stopped while the broker had not acknowledged what was sent; its work goes on under another run"
 CANCELLED = "cancelled"
 DONE_BEFORE = "done before"
+UNUSABLE = "failed before: no record could be used under this configuration"
 IN_HAND = "in another run"
 NOTHING_CARRIED: Mapping[str, Counts] = MappingProxyType({})
 _LISTING = ""  # the listing's own hold on its run, beside the keys of its tasks

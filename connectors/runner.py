@@ -98,7 +98,7 @@ class Runner:
             ports.runs, connector_id=connector.id, clock=ports.clock, backoff=log_backoff, fenced=self._succeeded
         )
         self._runs = RunBook(self._reporter, new_run_id)
-        self._known = Known()
+        self._known = Known(connector.version)
         self._health = Health(connector.name, ports.meter)
         self._lag = SourceLag(connector.name, alert_s=config.lag_alert_s, clock=ports.clock, meter=ports.meter)
         self._left = Leftovers()

@@ -65,7 +65,13 @@ class Work:
     status: TaskStatus = TaskStatus.PENDING
     error: str = ""
     first_rejection: str = ""
+    used: bool = False  # something of it was published or filtered, in this run or in one before
     in_doubt: bool = False  # something was sent and not acknowledged: it may be in the log, or not
+
+    @property
+    def is_unusable(self) -> bool:
+        """Whether it has records, and none of them could be used."""
+        return not self.used and 0 < self.counts.read == self.counts.rejected
 
     def view(self, provider: str) -> TaskView:
         """As an operator sees it."""

@@ -91,9 +91,23 @@ class Checkpoint(BaseModel):
     counts: Counts = Field(default=Counts(), description="Of this task within this run.")
     done: bool = False
     file: CheckpointFile | None = Field(default=None, description="What the task reads, where that is a file.")
+    used: bool = Field(
+        default=False,
+        description="Whether something of the task was published or left out by a rule, in any run. Checkpoints of old "
+        "do not say so: of those the counts tell.",
+    )
+    configuration_version: int = Field(
+        default=0, ge=0, description="Version of the connector's configuration under which it was read; 0: not known."
+    )
     recurring: bool = Field(default=False, description="Whether the task goes on for ever, a run at a time.")
     revision_at: Instant = Field(description="When the task's object was first discovered; kept for ever.")
     updated_at: Instant
+
+    @property
+    def is_unusable(self) -> bool:
+        """Whether it was read to its end, and no record of it could be used."""
+        counts = self.counts
+        return self.done and not self.recurring and not self.used and 0 < counts.read == counts.rejected
 
     @property
     def key(self) -> str:

@@ -224,8 +224,14 @@ def test_commands_apply_check_and_ask_for_runs(till: Till, tmp_path: Path, datab
     (folder / "bank.yaml").write_text(YAML.replace("5", "7"))
     changed = till("connector", "apply", "-f", where)
     assert changed.stdout.splitlines() == ["connector bank changed, version 2", "  ~ configuration.poll_s: 5 -> 7"]
+    assert "--force" not in changed.stderr
+    (folder / "bank.yaml").write_text(YAML.replace("5", "7") + "  columns: {amount: Betrag}\n")
+    mapped = till("connector", "apply", "-f", where)
+    assert "read again with `till connector run bank --force`" in mapped.stderr
+    (folder / "bank.yaml").write_text(YAML.replace("5", "7"))
+    assert till("connector", "apply", "-f", where).returncode == 0
     shown = yaml.safe_load(till("connector", "show", "bank", "-o", "yaml").stdout)
-    assert (shown["version"], shown["configuration"]["directory"]) == (2, str(folder / "in"))
+    assert (shown["version"], shown["configuration"]["directory"]) == (4, str(folder / "in"))
     assert till("source", "check", "bank").returncode == 0
 
     asked = json.loads(till("connector", "run", "bank", "--force", "-o", "json").stdout)

@@ -72,6 +72,11 @@ def test_a_connector_is_created_from_a_relative_path_updated_and_deleted(tmp_pat
     assert till("connector", "update", "bank", **variables).returncode == ExitStatus.USAGE
     for option in ("poll_s=3", "rest_s=0", "rest_s=null", "directory=out"):
         assert till("connector", "update", "bank", "-O", option, cwd=tmp_path, **variables).returncode == 0
+    mapped = till("connector", "update", "bank", "-O", "timezone=UTC", **variables)
+    assert "read again with `till connector run bank --force`" in mapped.stderr
+    unmapped = till("connector", "update", "bank", "-O", "timezone=null", "-O", "poll_s=3", "--dry-run", **variables)
+    assert "--force" not in unmapped.stderr
+    assert till("connector", "update", "bank", "-O", "timezone=null", **variables).returncode == 0
     shown = json.loads(till("connector", "show", "bank", "-o", "json", **variables).stdout)
     assert shown["configuration"] == {"directory": str(tmp_path / "out"), "poll_s": 3}
     assert {name: shown["options"][name] for name in ("poll_s", "parallel", "records_per_s", "filters")} == {

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import date, datetime
 from pathlib import Path
@@ -143,6 +143,8 @@ def update(
         print_data(output, {"id": view.id, "name": view.name, "configuration": told, "dry_run": dry_run})
     else:
         note(f"connector {view.name} {'can be updated' if dry_run else 'updated; its worker starts it anew'}")
+        before, now = view.configuration, configuration
+        _advise(view.name, [key for key in {*before, *now} if before.get(key) != now.get(key)], dry_run=dry_run)
     warn_of_absence(configuration, view.kind)
 
 
@@ -167,6 +169,7 @@ def apply(
     else:
         for each in done:
             print_lines(change.lines_of(each, dry_run=dry_run))
+            _advise(each.name, change.keys_of(each), dry_run=dry_run)
     for document in described:
         warn_of_absence(document.configuration, document.kind)
 
@@ -311,6 +314,11 @@ async def _created(
         return await connectors.create(
             pool, name=name, spec=spec, configuration=configuration, provider=provider, dry_run=dry_run
         )
+
+
+def _advise(name: str, changed: Iterable[str], *, dry_run: bool) -> None:
+    if not dry_run and (advice := change.advice(name, changed)):
+        note(advice)
 
 
 async def _updated(

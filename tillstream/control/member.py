@@ -178,7 +178,7 @@ class Member:
             self._asked = await requests.open_requests(reading, [wanted.id])
         self._reporter.epoch = held.epoch
         runner = Runner(
-            Connector(wanted.id, wanted.name, wanted.provider),
+            Connector(wanted.id, wanted.name, wanted.provider, wanted.version),
             spec,
             config,
             replace(world.ports, meter=self.lease, runs=PostgresRunLog(world.pool, world.ports.meter, claim=held)),

@@ -111,6 +111,7 @@ def make_runner(
     going_on: Collection[UUID] = (),
     redact: Callable[[str], str] = str,
     meter: Meter | None = None,
+    version: int = 1,
     **options: object,
 ) -> Runner:
     """A runner of the script."""
@@ -122,6 +123,7 @@ def make_runner(
         (memory or Memory()).ports(clock or ManualClock(), faults), redact=redact, meter=meter or NullMeter()
     )
     new_run_id = run_ids(epoch)
+    connector = replace(CONNECTOR, version=version)
     return Runner(
-        CONNECTOR, spec, config, ports, epoch=epoch, production=production, going_on=going_on, new_run_id=new_run_id
+        connector, spec, config, ports, epoch=epoch, production=production, going_on=going_on, new_run_id=new_run_id
     )

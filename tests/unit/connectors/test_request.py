@@ -78,6 +78,17 @@ async def test_force_reads_what_is_done_once_more_with_the_same_events_and_revis
     assert memory.state["a"].done
 
 
+async def test_what_could_not_be_used_is_not_called_done_by_a_run_that_leaves_it() -> None:
+    script, memory = Script({"a": [["bad 1"]], "b": [["2"]]}), Memory()
+    await run_through(make_runner(script, memory))
+
+    row = await served(make_runner(script, memory, epoch=2), memory, asked())
+
+    assert row.note == (
+        "skipped 1 failed before: no record could be used under this configuration (a), 1 done before (b)"
+    )
+
+
 async def test_what_is_in_the_hands_of_another_run_is_left_to_it_and_told() -> None:
     script, memory = Script({"a": [["1"]]}, hang={"a"}), Memory()
     runner = make_runner(script, memory)
