@@ -231,6 +231,9 @@ class Delivery:
         prepared = ready.prepared.without(self._work.part)
         if ready.batch.read:
             self._run.announce()
+        if ready.batch.note and not self._work.note:
+            self._work.note = self._out.redact(ready.batch.note)
+            self._run.warn(f"{self._work.task.descriptor}: {self._work.note}")
         if self._limit.step:
             prepared = await self._paced(prepared)
         self._work.in_doubt = True

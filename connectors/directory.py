@@ -26,6 +26,7 @@ from connectors.files.day import day_of
 from connectors.files.listing import Entry, Folder, Identified, is_temporary
 from connectors.files.name import printable
 from connectors.files.reading import FileReader, LocalFile
+from connectors.files.sample import SAMPLE_BYTES, tried
 from connectors.files.thread import Threads
 from connectors.log import extra
 from connectors.source import Batch, CheckStep, Cursor, File, Skipped, Task
@@ -101,14 +102,19 @@ class DirectorySource:
                 yield batch
 
     async def check(self) -> Sequence[CheckStep]:
-        """Open the folder, list it, read the first byte of a file of it."""
-        return await _check(
-            self._config.directory, self._folder, self._threads, wanted=lambda entry: not self._skip_reason(entry)
-        )
+        """Open the folder, list it, try the mapping on the beginning of the newest file of it."""
+        return await _check(self._folder, self._try, wanted=lambda entry: not self._skip_reason(entry))
 
     async def close(self) -> None:
         """Let the threads end; no file is held between calls."""
         self._threads.close()
+
+    async def _try(self, entry: Entry) -> str:
+        shown = printable(entry.name)
+        opening = content.opened(self._config.directory, entry.name, shown=shown, threads=self._threads)
+        async with opening as file:
+            head = await file.block(0, SAMPLE_BYTES)
+        return tried(self._reader, name=entry.name, shown=shown, head=head, size_bytes=entry.size_bytes)
 
     def _task(self, found: Identified) -> Task:
         path = printable(f"{self._config.directory.rstrip('/')}/{found.entry.name}")[-MAX_PATH:]
@@ -153,7 +159,9 @@ SPEC = SourceSpec(
 )
 
 
-async def _check(path: str, folder: Folder, threads: Threads, *, wanted: Callable[[Entry], bool]) -> list[CheckStep]:
+async def _check(
+    folder: Folder, attempt: Callable[[Entry], Awaitable[str]], *, wanted: Callable[[Entry], bool]
+) -> list[CheckStep]:
     steps: list[CheckStep] = []
     entries: list[Entry] = []
 
@@ -164,13 +172,8 @@ async def _check(path: str, folder: Folder, threads: Threads, *, wanted: Callabl
         return f"{len(entries)} entries seen"
 
     async def read_a_file() -> str:
-        first = next((entry for entry in entries if not entry.reason), None)
-        if first is None:
-            return "no file yet"
-        shown = printable(first.name)
-        async with content.opened(path, first.name, shown=shown, threads=threads) as file:
-            await file.block(0, 1)
-        return shown
+        newest = max(filter(wanted, entries), key=lambda entry: (entry.mtime_s, entry.name), default=None)
+        return "no file yet" if newest is None else await attempt(newest)
 
     for name, step in (("list the folder", list_folder), ("read a file", read_a_file)):
         steps.append(await _timed(name, step))

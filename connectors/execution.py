@@ -255,7 +255,7 @@ class Execution:
         else:
             work.status = TaskStatus.TERMINATED
             if not work.task.recurring:
-                self.health.usable(work.task.key)
+                self.health.usable(work.task, work.note)
             logger.info("Task terminated with success", extra=facts)
 
     def _failed(self, work: Work, run: Run, exc: TillError) -> None:

@@ -17,6 +17,7 @@ from schemas.metric import Meter
 LISTING = ""  # the key under which the listing itself fails; tasks have their own
 _UNUSABLE = "no record of it could be used"
 _UNUSABLE_HINT = "correct the connector's mapping and apply it: such files are read again then; or the files themselves"
+_ODD_HINT = "correct the option `columns`, or leave out of it what the source does not have"
 _SHOWN = 10  # problems that a status names; the logs have all
 
 
@@ -62,6 +63,7 @@ class Health:
         self._failing: dict[str, TillError] = {}
         self._skipped: dict[tuple[str, str], str] = {}
         self._unusable: dict[str, str] = {}
+        self._odd = ""  # what an operator should know of the object read last
         self._gone: set[str] = set()  # of those the ones that the last listing did not meet
         self.others: tuple[str, ...] = ()
 
@@ -73,7 +75,10 @@ class Health:
     @property
     def hint(self) -> str:
         """What to do about the first thing that fails."""
-        return next((exc.hint for exc in self._failing.values()), _UNUSABLE_HINT if self._unusable else "")
+        return next(
+            (exc.hint for exc in self._failing.values()),
+            _UNUSABLE_HINT if self._unusable else _ODD_HINT if self._odd else "",
+        )
 
     @property
     def skipped(self) -> dict[str, int]:
@@ -88,6 +93,7 @@ class Health:
         found = [str(exc) for exc in self._failing.values()]
         found += [f"{descriptor}: {problem}" for (descriptor, _), problem in self._skipped.items() if problem]
         found += filter(None, self.others)
+        found += filter(None, [self._odd])
         found += islice(self._unusable.values(), _SHOWN)
         return found[:_SHOWN]
 
@@ -113,8 +119,12 @@ class Health:
             self._unusable[task.key] = f"{task.descriptor}: {_UNUSABLE}{': ' if cause else ''}{cause}"
             self.show()
 
-    def usable(self, key: str) -> None:
-        """A task was read to its end, and could be used."""
+    def usable(self, task: Task, note: str = "") -> None:
+        """A task was read to its end, and could be used; `note` is what an operator should know of it nevertheless."""
+        key, odd = task.key, f"{task.descriptor}: {note}" if note else ""
+        if odd != self._odd:
+            self._odd = odd
+            self.show()
         if self._unusable:
             for each in (key, *self._gone):
                 self._unusable.pop(each, None)

@@ -37,6 +37,7 @@ from connectors.record import (
     RecordReader,
     RecordRules,
     UnknownStatus,
+    absence,
     clean,
     missing,
     spell,
@@ -314,7 +315,15 @@ class RecordMapper:
         if self._identifies and places[_PARENT] is not None:
             absent = [name for name in absent if name != "reference"]
         if absent:
-            raise RecordRejected("missing_column", f"the header has no {', '.join(absent)}")
+            raise RecordRejected("missing_column", absence(absent, header, self._rules.columns))
+
+    def unmet(self, header: Sequence[str]) -> str:
+        """Which columns the configuration names and a header lacks, in words; empty if it lacks none."""
+        if self._adapter is not None:
+            return ""
+        columns, there = self._rules.columns, frozenset(header)
+        lacking = [ours for ours, theirs in columns.items() if theirs and theirs not in there]
+        return absence(lacking, header, columns) if lacking else ""
 
     def raw_key(self, shape: tuple[str, ...]) -> str:
         """The name under which objects of this shape have their raw text."""

@@ -32,6 +32,7 @@ _RAW_BYTES = (
 )
 _SURE_TO_FIT = _RAW_BYTES // 6  # characters: JSON spells one in six bytes at most
 _MOST_SHAPES = 1_000  # a hostile file may give every object names of its own
+_SHOWN_NAMES = 12  # columns of a header that a message may name
 _SHOWN = 48  # characters of a bad value that a message may quote
 
 
@@ -213,6 +214,22 @@ def missing(places: Sequence[int | None]) -> list[str]:
     return absent
 
 
+def absence(absent: Sequence[str], header: Sequence[str], columns: Mapping[str, str]) -> str:
+    """Which columns were looked for and are not there, and which are, within reason."""
+    either = columns.get("amount") or columns.get("initial_amount")
+    sought = [(ours, either if ours == "amount" else columns.get(ours)) for ours in absent]
+    parts = [f"no column {_quoted(theirs)} for {ours}" for ours, theirs in sought if theirs]
+    if unnamed := [ours for ours, theirs in sought if not theirs]:
+        parts.append(f"no column for {', '.join(unnamed)}")
+    there = [_quoted(name) for name in header if name.strip()]
+    shown = ", ".join([*there[:_SHOWN_NAMES], *(["…"] if len(there) > _SHOWN_NAMES else [])])
+    return f"the header has {' and '.join(parts)}; it has {shown or 'none at all'}"
+
+
+def _quoted(name: str) -> str:
+    return f'"{name[:_SHOWN]}…"' if len(name) > _SHOWN else f'"{name}"'
+
+
 # takes the values of `FIELDS` out of a record's
 Pick = Callable[[Sequence[object]], Sequence[object]]
 
@@ -263,7 +280,7 @@ class RecordReader:
         places = self.places(header)
         absent = missing(places)
         if absent:
-            raise RecordRejected("missing_column", f"the header has no {', '.join(absent)}")
+            raise RecordRejected("missing_column", absence(absent, header, self._rules.columns))
         blank = len(header)  # an empty cell is added to each row, and absent columns read it
         return itemgetter(*(blank if place is None else place for place in places)), ("", *self._constants)
 
@@ -377,7 +394,7 @@ class RecordReader:
             raise RecordRejected("unknown_asset", "the asset is missing")
         if not isinstance(value, str) or len(value) > _MAX_ASSET:
             raise RecordRejected(
-                "unknown_asset", f"asset {_shown(value)} is neither an ISO 4217 code nor CODE/exponent"
+                "unknown_asset", f"asset {_shown(value)} is neither an ISO 4217 code in capitals nor CODE/exponent"
             )
         exponent(value)
         return self._assets.setdefault(value, value)
@@ -441,7 +458,9 @@ class RecordReader:
     def _in_utc(self, at: datetime, value: str) -> datetime:
         if at.tzinfo is None:
             if self._zone is None:
-                raise RecordRejected("missing_timezone", f"{_shown(value)} names no offset; set the field `timezone`")
+                raise RecordRejected(
+                    "missing_timezone", f"{_shown(value)} names no offset; give the connector the option `timezone`"
+                )
             at = at.replace(tzinfo=self._zone)
         return at.astimezone(UTC)
 

@@ -63,6 +63,7 @@ class Run:
     problems: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     _skipped: dict[str, list[str]] = field(default_factory=dict)
+    _warnings: list[str] = field(default_factory=list)
 
     def announce(self) -> None:
         """Let the run log know of it; again changes nothing."""
@@ -86,6 +87,10 @@ class Run:
         more = len(self.problems) - _SHOWN_PROBLEMS
         return (*self.problems[:_SHOWN_PROBLEMS], *([f"and {more} more"] if more > 0 else []))
 
+    def warn(self, text: str) -> None:
+        """Something an operator should know, though the records could be used."""
+        self._warnings.append(text)
+
     def skip(self, descriptor: str, reason: str) -> None:
         """The listing met this and made no work of it. Told only of a run that was asked for."""
         if self.request is not None:
@@ -94,7 +99,13 @@ class Run:
 
     @property
     def note(self) -> str:
-        """What a run that was asked for did not read, and why not."""
+        """What is odd about what it read; what a run that was asked for did not read, and why not."""
+        more = len(self._warnings) - _SHOWN_NAMES
+        warnings = [*self._warnings[:_SHOWN_NAMES], *([f"and {more} more like it"] if more > 0 else [])]
+        return "; ".join(filter(None, [self._left_out, *warnings]))
+
+    @property
+    def _left_out(self) -> str:
         if self.request is None:
             return ""
         told = [f"{len(names)} {reason} ({_some(names)})" for reason, names in self._skipped.items()]

@@ -131,6 +131,8 @@ class Batch:
     rejections: Sequence[Rejection]
     cursor: Cursor
     filtered: int = 0
+    # what an operator should know of the object though its records can be used, such as a column that it lacks
+    note: str = ""
 
     @property
     def read(self) -> int:

@@ -65,6 +65,7 @@ class Work:
     status: TaskStatus = TaskStatus.PENDING
     error: str = ""
     first_rejection: str = ""
+    note: str = ""  # what an operator should know of it
     used: bool = False  # something of it was published or filtered, in this run or in one before
     in_doubt: bool = False  # something was sent and not acknowledged: it may be in the log, or not
 

@@ -48,7 +48,7 @@ def exponent(asset: str) -> int:
             return int(explicit)
         if explicit is None and (code in EXPONENTS or code in _TWO_DECIMALS):
             return EXPONENTS.get(code, DEFAULT_EXPONENT)
-    raise RecordRejected("unknown_asset", f"{asset[:32]!r} is neither an ISO 4217 code nor CODE/exponent")
+    raise RecordRejected("unknown_asset", f"{asset[:32]!r} is neither an ISO 4217 code in capitals nor CODE/exponent")
 
 
 def parse_minor(text: str) -> int:

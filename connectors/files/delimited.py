@@ -232,6 +232,7 @@ class DelimitedParser(Parser):
             clean(name)
         self._read_row = self._mapper.row_reader(header)
         self._header, self._delimiter = header, delimiter
+        self.note = self._mapper.unmet(header)
 
 
 def _is_odd(text: str) -> bool:

@@ -73,7 +73,9 @@ class FileReader:
                 async for parsed in self._parsed(file, local, task, since if since and "offset" in since else None):
                     if last.read:
                         yield last
-                    last = Batch(parsed.records, parsed.rejections, {**parsed.place, **here}, parsed.filtered)
+                    last = Batch(
+                        parsed.records, parsed.rejections, {**parsed.place, **here}, parsed.filtered, parsed.note
+                    )
             except RecordRejected as exc:
                 if last.read:
                     yield last

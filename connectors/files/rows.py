@@ -30,6 +30,7 @@ class Parsed(NamedTuple):
     rejections: list[Rejection]
     place: dict[str, Any]  # the format's own, see `Parser.place`
     filtered: int = 0
+    note: str = ""
 
 
 class TooLarge:
@@ -73,6 +74,7 @@ class Parser(ABC):
         self._rejections: list[Rejection] = []
         self._raw_bytes = 0
         self._filtered = 0
+        self.note = ""  # what an operator should know of the file though its records can be used
         self.offset: int = place["offset"] if place else 0
         self.row: int = place["row"] if place else 0
         self.line: int = place["line"] if place else 1
@@ -195,6 +197,6 @@ class Parser(ABC):
         )
 
     def _flush(self) -> Parsed:
-        parsed = Parsed(self._records, self._rejections, self.place(), self._filtered)
+        parsed = Parsed(self._records, self._rejections, self.place(), self._filtered, self.note)
         self._records, self._rejections, self._raw_bytes, self._filtered = [], [], 0, 0
         return parsed

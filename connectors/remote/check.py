@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from connectors.files.reading import FileReader
+from connectors.files.sample import SAMPLE_BYTES, tried
 from connectors.network import Guard
 from connectors.remote.entry import join
 from connectors.remote.folder import Chooser, RemoteFile
@@ -18,9 +19,8 @@ from connectors.remote.options import Account
 from connectors.remote.pattern import Window
 from connectors.remote.session import Session
 from connectors.source import CheckStep
-from schemas.errors import RecordRejected, SourceMisconfigured, TillError
+from schemas.errors import TillError
 
-SAMPLE_BYTES = 65_536
 _MOST_NAMES = 100  # that a check lists
 _SHOWN = 3
 _Outcome = tuple[str, tuple[str, ...]]
@@ -96,13 +96,8 @@ class Checkup:
             return "no file yet", ()
         newest = self._files[-1]
         head = await self._session.head(join(self._folder, newest.entry.name), SAMPLE_BYTES)
-        read, rejected, problem = _parsed(reader, newest, head)
-        if rejected and not read:
-            raise SourceMisconfigured(
-                f"{newest.shown}: {problem}", hint="let the options columns, status_map and the like say what is what"
-            )
-        told = f", {rejected} would be rejected: {problem}" if rejected else ""
-        return f"{newest.shown}: {read + rejected} records in its first {len(head)} bytes{told}", ()
+        name, size_bytes = newest.entry.name.decode("utf-8", "surrogateescape"), newest.entry.size_bytes
+        return tried(reader, name=name, shown=newest.shown, head=head, size_bytes=size_bytes), ()
 
 
 async def _timed(name: str, step: Callable[[], Awaitable[_Outcome]]) -> CheckStep:
@@ -112,19 +107,3 @@ async def _timed(name: str, step: Callable[[], Awaitable[_Outcome]]) -> CheckSte
         return CheckStep(name, True, time.monotonic() - began, detail, found=found)
     except TillError as exc:
         return CheckStep(name, False, time.monotonic() - began, str(exc), exc.hint)
-
-
-def _parsed(reader: FileReader, file: RemoteFile, head: bytes) -> tuple[int, int, str]:
-    """How many records of a file's beginning can be used, how many cannot, and why the first of those."""
-    whole = len(head) >= file.entry.size_bytes
-    parser = reader.parser(file.entry.name.decode("utf-8", "surrogateescape"), source_object="")
-    read = rejected = 0
-    problem = ""
-    try:
-        for parsed in parser.feed(head, final=whole):
-            read += len(parsed.records) + parsed.filtered
-            rejected += len(parsed.rejections)
-            problem = problem or next((f"{each.position}: {each.message}" for each in parsed.rejections), "")
-    except RecordRejected as exc:
-        return 0, 1, str(exc)
-    return read, rejected, problem

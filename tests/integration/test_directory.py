@@ -56,7 +56,7 @@ class World:
         self.epoch = 0
         self.runner: Runner
 
-    def start(self, **options: object) -> Runner:
+    def start(self, version: int = 1, **options: object) -> Runner:
         self.epoch += 1
         self.faults = Faults()
         config = directory.DirectoryConfig.model_validate(
@@ -64,11 +64,12 @@ class World:
         )
         ports = self.memory.ports(self.clock, self.faults)
         new_run_id = run_ids(self.epoch)
-        self.runner = Runner(CONNECTOR, directory.SPEC, config, ports, epoch=self.epoch, new_run_id=new_run_id)
+        connector = replace(CONNECTOR, version=version)
+        self.runner = Runner(connector, directory.SPEC, config, ports, epoch=self.epoch, new_run_id=new_run_id)
         return self.runner
 
-    async def read(self, **options: object) -> None:
-        await run_through(self.start(**options), clock=self.clock)
+    async def read(self, version: int = 1, **options: object) -> None:
+        await run_through(self.start(version, **options), clock=self.clock)
 
     async def polled(self) -> None:
         """Wait until the last listing has been worked off."""

@@ -59,7 +59,7 @@ async def test_a_test_that_finds_files_tells_them_and_its_steps_and_leaves_nothi
     pool: Pool, tmp_path: Path
 ) -> None:
     for name in ("b.csv", "a.csv", "notes.txt", "c.csv.tmp"):
-        (tmp_path / name).write_text("x")
+        (tmp_path / name).write_text("reference,type,status,asset,amount\na,payin,succeeded,EUR,100\n")
     view = await _folder(pool, tmp_path)
 
     trial = await _try(pool, view)

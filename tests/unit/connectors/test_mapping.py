@@ -354,7 +354,7 @@ def test_constants_make_columns_needless() -> None:
 
 
 def test_a_header_without_what_a_payment_needs_is_refused_also_under_a_mapping() -> None:
-    with pytest.raises(RecordRejected, match="no reference, status"):
+    with pytest.raises(RecordRejected, match="no column for reference, status"):
         rows("type,asset,amount\n", headers={"x": "x"})
     assert rows("parent_reference,type,status,asset,amount\n", identity=["amount"]) == []
 

@@ -392,3 +392,25 @@ def test_what_the_model_refuses_is_refused_here(
 def test_every_status_has_a_spelling() -> None:
     for status in MEANINGS:
         assert of(status=status.value, parentReference="p", amount=1).status is status
+
+
+def test_a_header_without_a_column_that_is_looked_for_names_both_within_reason() -> None:
+    header = ("Datum", "Betrag", *(f"more {number}" for number in range(100)))
+    columns = {"reference": "Nr", "amount": "Betragg", "type": "", "status": "S" * 1_000}
+
+    with pytest.raises(RecordRejected) as caught:
+        RecordReader(RecordRules(columns=columns)).row_reader(header)
+
+    told = str(caught.value)
+    assert 'no column "Nr" for reference' in told
+    assert 'no column "Betragg" for amount' in told
+    assert "no column for type, asset" in told
+    assert '; it has "Datum", "Betrag", "more 0"' in told
+    assert len(told) < 600
+
+
+def test_words_for_what_a_connector_can_be_told_name_its_option_and_an_asset_needs_capitals() -> None:
+    with pytest.raises(RecordRejected, match="give the connector the option `timezone`"):
+        RecordReader(RecordRules()).instant("2026-07-01 12:00:00")
+    with pytest.raises(RecordRejected, match="'usd' is neither an ISO 4217 code in capitals"):
+        RecordReader(RecordRules()).of_object({**GOOD, "asset": "usd"}, lambda: None)
