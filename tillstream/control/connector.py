@@ -37,6 +37,12 @@ Configuration = Mapping[str, Any]
 MAX_NAME = 255  # seed 003's column
 NUMBERED = "conn_"  # seed 004's spelling of a number
 _UNKNOWN_HEALTH = "unknown"
+_SHOWN = 48  # characters of a value that a problem may quote
+# pydantic's names of what is no word of ours, or no number as it should be: there a secret has no place
+_EXPECTS_NO_SECRET = frozenset({
+    "enum", "literal_error", "bool_type", "bool_parsing", "int_type", "int_parsing", "int_from_float", "float_type",
+    "float_parsing", "greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number",
+})  # fmt: skip
 # seed 003's types know banks and gateways only; other kinds have none
 TYPES = {"sftp": "BANK_SFTP", "http_api": "PG_API", "postgres_changes": "PG_DATABASE"}
 
@@ -239,7 +245,8 @@ def judged(
     """
     The source's own model of the configuration, and every problem, by key, with the value's type.
 
-    A name that the connector has already, `known_as`, is not judged again.
+    The value itself is told where it can be no secret. A name that the connector has already, `known_as`, is not judged
+    again.
     """
     problems = [] if name == known_as else name_problems(name)
     if not 0 < len(provider) <= MAX_PROVIDER or not provider.isprintable():
@@ -248,7 +255,7 @@ def judged(
     try:
         model = spec.config.model_validate(configuration)
     except ValidationError as exc:
-        problems += [_problem(error, spec) for error in exc.errors(include_url=False)]
+        problems += [_problem(error, spec, configuration) for error in exc.errors(include_url=False)]
     except Exception as exc:  # a plugin's validators may fail in any way, and must not end a worker
         problems.append(f"configuration: `{spec.kind}` failed to judge it: {type(exc).__name__}")
     return model, problems
@@ -293,15 +300,33 @@ def shown(view: ConnectorView, spec: SourceSpec | None) -> ConnectorView:
 
 
 # pydantic's own error mapping
-def _problem(error: Mapping[str, Any], spec: SourceSpec) -> str:
+def _problem(error: Mapping[str, Any], spec: SourceSpec, configuration: Configuration) -> str:
     key = ".".join(str(part) for part in error["loc"]) or "configuration"
     if error["type"] == "extra_forbidden":
         near = difflib.get_close_matches(key, spec.config.model_fields, n=1, cutoff=0.75)
         meant = f"did you mean {near[0]}? " if near else ""
         return f"{key} is not an option of `{spec.kind}`; {meant}see docs/sources.md"
     is_missing = error["type"] == "missing" or error.get("input") in ("", None)
-    got = "" if is_missing else f"; got {type(error['input']).__name__}"
+    got = "" if is_missing else f"; got {type(error['input']).__name__}{_told(error, spec, configuration)}"
     return f"{key}: {error['msg'].removeprefix('Value error, ')}{got}"
+
+
+# pydantic's own error mapping
+def _told(error: Mapping[str, Any], spec: SourceSpec, configuration: Configuration) -> str:
+    """The value itself, where a word of ours or a number was expected and no secret stands; else nothing."""
+    value = error["input"]
+    if error["type"] not in _EXPECTS_NO_SECRET or not isinstance(value, str | int | float):
+        return ""
+    held: Any = masked(configuration, spec.config)
+    for part in error["loc"]:
+        try:
+            held = held[part]
+        except (KeyError, IndexError, TypeError):
+            return ""
+    if held != value:
+        return ""
+    text = f"{value[:_SHOWN]}…" if isinstance(value, str) and len(value) > _SHOWN else value
+    return f" {text!r}"
 
 
 async def list_connectors(pool: Pool) -> list[ConnectorView]:
