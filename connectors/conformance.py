@@ -17,20 +17,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import json
 import logging
+import socket
+import sys
+import threading
 import time
 import traceback
 import tracemalloc
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import pytest
 from pydantic import ValidationError
 
 from connectors.context import SourceContext
@@ -53,10 +59,18 @@ from connectors.testing import (
     running,
 )
 from schemas import identity
+from schemas.event import ConnectorEvent
 
 _LATER = timedelta(days=1)
 _PROMPT_S = 5.0  # within which what is given up has to end
 _SLOW_S = 0.3  # a broker's pause, in which a source that reads ahead without bound would read it all
+
+
+# What blocks the thread that does it, as Python's audit hooks tell it; a socket that does not block is no such thing.
+_BLOCKING = frozenset({
+    "open", "os.listdir", "os.scandir", "socket.connect", "socket.getaddrinfo", "sqlite3.connect", "time.sleep",
+})  # fmt: skip
+_met: ContextVar[list[str] | None] = ContextVar("met", default=None)  # what blocked, in what a source does
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +90,7 @@ class Stock:
     staging: Path | None = None
 
 
+@pytest.mark.asyncio
 class ConnectorConformance:
     """
     What every connector owes. Inherit it in a test class, name the spec, fill a source.
@@ -101,6 +116,14 @@ class ConnectorConformance:
 
     async def add(self, folder: Path) -> int:
         """Give the source that `stock` filled below `folder` a few good records of this `moment`; how many."""
+        raise NotImplementedError
+
+    async def change(self, folder: Path) -> int:
+        """
+        Change good records of `stock` at this `moment`, as their owner would; how many come again for it.
+
+        For a source whose records can change; without it the test of that is skipped.
+        """
         raise NotImplementedError
 
     # --- the tests ---
@@ -147,6 +170,26 @@ class ConnectorConformance:
         assert len(memory.letters) == letters
         counts = memory.last_run.counts
         assert (counts.published, counts.rejected, counts.balanced) == (added, 0, True)
+
+    async def test_a_record_that_changed_is_another_event_and_a_newer_revision(self, tmp_path: Path) -> None:
+        if type(self).change is ConnectorConformance.change:
+            pytest.skip("its records never change: there is no `change`")
+        stock, memory = await self.stock(tmp_path), Memory()
+        await run_through(self._runner(stock, memory))
+        before = len(memory.log)
+        newest = _newest(memory.events)
+
+        self.moment += _LATER
+        changed = await self.change(tmp_path)
+        await run_through(self._runner(stock, memory, epoch=2))
+
+        again = memory.events[before:]
+        assert changed
+        assert len(again) == changed
+        assert len(memory.event_ids) == before + changed, "a record that changed has the id that it had before"
+        for payment, revision in _newest(again).items():
+            assert payment in newest, "what was changed is no record of `stock`"
+            assert revision > newest[payment], "a record that changed has no newer revision than before"
 
     async def test_what_comes_while_it_runs_is_found_by_the_next_look(self, tmp_path: Path) -> None:
         stock, memory = await self.stock(tmp_path), Memory()
@@ -339,7 +382,7 @@ class ConnectorConformance:
         assert lines
         assert not [secret for secret in stock.secrets.values() for text in (*lines, *shown) if secret in text]
 
-    def test_a_secret_that_is_spelled_out_is_refused_and_not_repeated(self) -> None:
+    async def test_a_secret_that_is_spelled_out_is_refused_and_not_repeated(self) -> None:
         spelled = "hunter22-spelled-out"
         for name in [name for name, info in self.spec.config.model_fields.items() if names_secret(info)]:
             told: list[str] = []
@@ -379,6 +422,20 @@ class ConnectorConformance:
 
         assert (memory.last_run.status, memory.last_run.reason) == ("FAILED", "cancelled")
 
+    async def test_nothing_blocks_the_event_loop(self, tmp_path: Path) -> None:
+        """
+        Files, sockets, SQLite and sleeps, as far as Python tells of them; what a library does in C nobody sees.
+        """
+        stock = await self.stock(tmp_path)
+        await _whole(self._source(stock))  # what is imported at the first use is not meant
+        source = self._source(stock)
+
+        with _watched() as met:
+            read = await _whole(source)
+
+        assert read == stock.published + len(stock.rejected)
+        assert not met, f"in the event loop's own thread: {sorted(set(met))}; `await asyncio.to_thread(...)` does it"
+
     async def test_memory_is_bounded(self, tmp_path: Path) -> None:
         """
         Also while nobody asks for the next batch: a broker that is slow must not fill the worker.
@@ -404,7 +461,7 @@ class ConnectorConformance:
         assert peak < self.most_bytes
         await source.close()
 
-    def test_its_documents_hold(self) -> None:
+    async def test_its_documents_hold(self) -> None:
         spec = self.spec
 
         assert spec.summary.endswith(".")
@@ -489,6 +546,36 @@ def _logged() -> Iterator[list[str]]:
         root.setLevel(level)
 
 
+@contextmanager
+def _watched() -> Iterator[list[str]]:
+    """What blocks this thread, in what is begun meanwhile from here: not in servers that run beside it."""
+    _watch()
+    met = list[str]()
+    token = _met.set(met)
+    try:
+        yield met
+    finally:
+        _met.reset(token)
+
+
+@functools.cache
+def _watch() -> None:
+    """Hooks cannot be taken away, so this one is there once, and looks away where nobody watches."""
+    watched = threading.get_ident()
+
+    def see(event: str, args: tuple[object, ...]) -> None:
+        if event not in _BLOCKING or (met := _met.get()) is None or threading.get_ident() != watched:
+            return
+        what = args[0] if args else ""
+        if event == "socket.connect" and isinstance(what, socket.socket):
+            if what.gettimeout() == 0:
+                return
+            what = args[1]
+        met.append(f"{event}({what!r})")
+
+    sys.addaudithook(see)
+
+
 async def _first_of(iterator: AsyncIterator[object]) -> object:
     return await anext(iterator)
 
@@ -506,6 +593,14 @@ async def _batches(source: Source, task: Task, since: Cursor | None) -> list[Bat
     return [batch async for batch in source.read(task, since)]
 
 
+async def _whole(source: Source) -> int:
+    """Check, list, read and close it; how many records it has, good and bad."""
+    await source.check()
+    read = [_items(await _batches(source, task, None)) for task in await _tasks(source)]
+    await source.close()
+    return sum(map(len, read))
+
+
 def _items(batches: Sequence[Batch]) -> list[tuple[str, object]]:
     """Positions and facts; nothing for a rejection's facts."""
     items: list[tuple[str, object]] = []
@@ -517,6 +612,16 @@ def _items(batches: Sequence[Batch]) -> list[tuple[str, object]]:
 
 def _sum(event_ids: set[str]) -> int:
     return identity.digest_sum(identity.event_digest(event_id) for event_id in event_ids)
+
+
+def _newest(events: Sequence[ConnectorEvent]) -> dict[str, tuple[datetime, int]]:
+    """The newest revision of each reference."""
+    newest: dict[str, tuple[datetime, int]] = {}
+    for event in events:
+        assert event.lineage is not None
+        revision = event.lineage.revision_at, event.lineage.revision_seq
+        newest[event.foreign_id] = max(revision, newest.get(event.foreign_id, revision))
+    return newest
 
 
 def _revisions(memory: Memory) -> bool:

@@ -10,15 +10,14 @@ from __future__ import annotations
 import fnmatch
 import logging
 import re
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import replace
 from datetime import UTC
 from zoneinfo import ZoneInfo
 
 from pydantic import Field, field_validator
 
+from connectors.check import Told, step
 from connectors.context import SourceContext
 from connectors.files import content
 from connectors.files.config import FilesConfig
@@ -31,7 +30,6 @@ from connectors.files.thread import Threads
 from connectors.log import extra
 from connectors.source import Batch, CheckStep, Cursor, File, Skipped, Task
 from connectors.spec import SourceSpec
-from schemas.errors import TillError
 from schemas.event import MAX_PATH
 
 logger = logging.getLogger(__name__)
@@ -165,30 +163,18 @@ async def _check(
     steps: list[CheckStep] = []
     entries: list[Entry] = []
 
-    async def list_folder() -> str:
+    async def list_folder() -> Told:
         async for page in folder.entries():
             entries.extend(page)
             break
-        return f"{len(entries)} entries seen"
+        names = [printable(entry.name) for entry in entries if wanted(entry)]
+        return Told(f"{len(entries)} entries seen", tuple(sorted(names)[:_MOST_NAMES]))
 
     async def read_a_file() -> str:
         newest = max(filter(wanted, entries), key=lambda entry: (entry.mtime_s, entry.name), default=None)
         return "no file yet" if newest is None else await attempt(newest)
 
-    for name, step in (("list the folder", list_folder), ("read a file", read_a_file)):
-        steps.append(await _timed(name, step))
-        if not steps[-1].ok:
-            break
-        if step is list_folder:
-            names = [printable(entry.name) for entry in entries if wanted(entry)]
-            steps[-1] = replace(steps[-1], found=tuple(sorted(names)[:_MOST_NAMES]))
+    steps.append(await step("list the folder", list_folder()))
+    if steps[-1].ok:
+        steps.append(await step("read a file", read_a_file()))
     return steps
-
-
-async def _timed(name: str, step: Callable[[], Awaitable[str]]) -> CheckStep:
-    began = time.monotonic()
-    try:
-        detail, hint, ok = await step(), "", True
-    except TillError as exc:
-        detail, hint, ok = str(exc), exc.hint, False
-    return CheckStep(name, ok, time.monotonic() - began, detail, hint)

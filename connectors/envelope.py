@@ -24,8 +24,11 @@ from schemas.event import SCHEMA_VERSION, ConnectorEvent, Lineage
 from schemas.letter import DeadLetter, Stage, letter_id, payload
 from schemas.topic import EVENT_MAX_BYTES, LETTER_MAX_BYTES
 
-HINT = "correct the record at its source: a corrected file is read as a new revision, and its known rows change nothing"
-HINT_MAPPING = f"{HINT}; or correct the mapping of the connector, then `till connector run {{name}} --force`"
+HINT = "correct the record at its source: it is read again once the source tells that it has changed"
+HINT_FILE = (
+    "correct the record at its source: a corrected file is read as a new revision, and its known rows change nothing"
+)
+HINT_MAPPING = "{hint}; or correct the mapping of the connector, then `till connector run {name} --force`"
 MAX_EVENT_BYTES = EVENT_MAX_BYTES - 4_096  # key, headers and the batch around it take the rest
 
 
@@ -100,6 +103,9 @@ class Envelope:
             "run_id": str(run_id),
             "source_object": task.source_object,
         }
+        hint = HINT if task.file is None else HINT_FILE
+        # what is recurring is never done, and so not read again
+        self._hint = hint if task.recurring else HINT_MAPPING.format(hint=hint, name=connector.name)
         self._constant_headers = (
             (codec.HEADER_RUN, str(run_id).encode()),
             (codec.HEADER_CONNECTOR, str(connector.id).encode()),
@@ -189,7 +195,7 @@ class Envelope:
                 "stage": Stage.SOURCE,
                 "reason": rejection.reason,
                 "message": rejection.message,
-                "hint": HINT if self._task.recurring else HINT_MAPPING.format(name=self._connector.name),
+                "hint": self._hint,
                 "failed_at": failed_at,
                 "event_id": event_id,
                 "run_id": self._run_id,

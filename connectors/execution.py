@@ -160,7 +160,7 @@ class Execution:
             rules=self.rules,
             checkpoint=lambda: self._checkpoint(work, run),
             guard=lambda: self.guard(run),
-            progressed=lambda: self.health.works(work.task.key),
+            progressed=lambda: self._progresses(work),
             hold=lambda seconds: self._hold(work, run, seconds),
             limit=self._limit,
             lag=self.lag,
@@ -176,6 +176,10 @@ class Execution:
                 work.status = TaskStatus.STOPPED
                 raise
 
+    def _progresses(self, work: Work) -> None:
+        work.trouble = ""
+        self.health.works(work.task.key)
+
     async def _attempts(self, delivery: Delivery, work: Work, run: Run) -> None:
         failures = 0
         while True:
@@ -187,6 +191,7 @@ class Execution:
                     raise
                 exc.retell(self.ports.redact)
                 self.health.fails(work.task.key, exc)
+                work.trouble = str(exc)
                 failures = 1 if work.cursor != before else failures + 1
                 if exc.disposition is Disposition.PAUSE or failures > self.config.max_retries:
                     self._failed(work, run, exc)
@@ -284,7 +289,11 @@ class Execution:
             if stopped and work.in_doubt and not run.survives:
                 # What may be in the log is not in the counts, so these can never balance: the run must not wait for it.
                 run.failures.append(f"{work.task.descriptor}: {IN_DOUBT}")
-            self.runs.release(run, key, left=STOPPED if stopped else "")
+            elif stopped and work.trouble and not (run.survives or run.counts.read):
+                run.failures.append(f"{work.task.descriptor}: {STOPPED}: {work.trouble}")
+            # a recurring task that had nothing to read leaves nothing to tell
+            left = stopped and (run.survives or run.counts.read or not work.task.recurring)
+            self.runs.release(run, key, left=STOPPED if left else "")
         self.queue.end()
         self._fill()
 

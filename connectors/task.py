@@ -64,6 +64,7 @@ class Work:
     counts: Counts = field(default_factory=Counts)
     status: TaskStatus = TaskStatus.PENDING
     error: str = ""
+    trouble: str = ""  # why its last attempt failed, while it waits for the next
     first_rejection: str = ""
     note: str = ""  # what an operator should know of it
     used: bool = False  # something of it was published or filtered, in this run or in one before

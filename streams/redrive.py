@@ -48,7 +48,7 @@ def why_not(letter: DeadLetter, topics: Topics) -> RecordRejected | None:
         return RecordRejected(
             "not_an_event",
             "the record never became an event",
-            hint="correct it at its source: the corrected file is read as a new revision",
+            hint=letter.hint or "correct it at its source: it is read again from there",
         )
     if letter.truncated:
         return RecordRejected(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -14,11 +13,10 @@ from connectors.changes.option import LOSES, Mode, OnDelete, PollOptions, Stream
 from connectors.changes.poll import INDEX_SQL, check_column
 from connectors.changes.server import Server
 from connectors.changes.session import Session, connect
+from connectors.check import step
 from connectors.context import SourceContext
 from connectors.source import CheckStep, Revision
-from schemas.errors import RecordRejected, SourceMisconfigured, TillError
-
-Step = Callable[[], Awaitable[str]]
+from schemas.errors import RecordRejected, SourceMisconfigured
 
 _ROLE = """
 SELECT rolsuper OR rolreplication
@@ -79,14 +77,9 @@ class _Checking:
             await self._step("column", self._column)
         await self._step("read a row", self._sample)
 
-    async def _step(self, name: str, step: Step) -> bool:
-        began_s = time.monotonic()
-        try:
-            detail, hint, ok = await step(), "", True
-        except TillError as exc:
-            detail, hint, ok = str(exc), exc.hint, False
-        self.steps.append(CheckStep(name, ok, time.monotonic() - began_s, detail, hint))
-        return ok
+    async def _step(self, name: str, attempt: Callable[[], Awaitable[str]]) -> bool:
+        self.steps.append(await step(name, attempt()))
+        return self.steps[-1].ok
 
     async def _connect(self) -> str:
         server = self.checked.server

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -12,11 +11,12 @@ from typing import NamedTuple
 
 from yarl import URL
 
+from connectors.check import step, understood
 from connectors.http.client import Client
 from connectors.http.page import Page
 from connectors.network import Guard
 from connectors.source import Batch, CheckStep
-from schemas.errors import SourceMisconfigured, SourceUnavailable, TillError
+from schemas.errors import SourceMisconfigured, SourceUnavailable
 
 _HANDSHAKE_S = 10.0
 _SOON_DAYS = 21
@@ -58,8 +58,8 @@ async def check(
         wanted.append(("agree on TLS", shake_hands))
     wanted.append(("have credentials", credentials))
     wanted += [(f"read {sample.name}", partial(_read, sample)) for sample in samples]
-    for name, step in wanted:
-        steps.append(await _timed(name, step))
+    for name, attempt in wanted:
+        steps.append(await step(name, attempt()))
         if not steps[-1].ok:
             break
     return steps
@@ -99,23 +99,4 @@ async def _read(sample: Sample) -> str:
     page, batch = await sample.take()
     if not len(page):
         return "an empty page: no record of that time"
-    if batch.rejections and not batch.records:
-        first = batch.rejections[0]
-        raise SourceMisconfigured(
-            f"none of {batch.read} records is understood; the first: {first.reason}: {first.message}",
-            hint="compare columns, status_map, date_format and amount_unit with a record of the API",
-        )
-    told = f"{len(page)} records on the first page; of {batch.read}: {len(batch.records)} understood"
-    told += f", {batch.filtered} left out" if batch.filtered else ""
-    if batch.rejections:
-        told += f", {len(batch.rejections)} rejected ({batch.rejections[0].reason})"
-    return told
-
-
-async def _timed(name: str, step: Callable[[], Awaitable[str]]) -> CheckStep:
-    began = time.monotonic()
-    try:
-        detail, hint, ok = await step(), "", True
-    except TillError as exc:
-        detail, hint, ok = str(exc), exc.hint, False
-    return CheckStep(name, ok, time.monotonic() - began, detail, hint)
+    return f"{len(page)} records on the first page; {understood(batch, of='a record of the API')}"

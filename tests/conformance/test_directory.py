@@ -39,6 +39,13 @@ class TestDirectory(ConnectorConformance):
         _drop(folder / "watched" / "d.csv", HEADER + "p-9,payin,succeeded,EUR,1,,,\np-9,payin,settled,EUR,1,,,\n", 4)
         return 2
 
+    async def change(self, folder: Path) -> int:
+        """The file comes again, with a row of another status: a new object, whose known rows change nothing."""
+        changed = folder / "watched" / "a.csv"
+        text = changed.read_text().replace("payin,pending", "payin,failed")
+        _drop(changed, text.replace(",12.5,", ",13.5,"), 5)
+        return 4
+
     async def large_stock(self, folder: Path) -> Stock:
         watched = folder / "watched"
         watched.mkdir()

@@ -127,6 +127,22 @@ class TestPages(GatewayConformance):
         return Stock(config, published, rejected, broken, SECRETS)
 
 
+class TestChanges(TestPages):
+    """Records that say when they were changed, within the time that is read again at each poll."""
+
+    async def change(self, folder: Path) -> int:
+        changed = payment("pay_1", 999, amount=1300, changed_at=int(self.moment.timestamp()) - 60)
+        self.book.write(changed)
+        return 1
+
+    def stocked(self, url: str, published: int, rejected: list[bytes], page_size: int = 2) -> Stock:
+        stock = super().stocked(url, published, rejected, page_size)
+        (resource,) = stock.config["resources"]
+        resource = {**resource, "overlap_s": 172_800}
+        config = {**stock.config, "updated_at": "changed_at", "resources": [resource]}
+        return Stock(config, published, rejected, {**stock.broken, "resources": [resource]}, SECRETS)
+
+
 class TestCursors(TestPages):
     paging: ClassVar[dict[str, Any]] = {
         "paging": "cursor",

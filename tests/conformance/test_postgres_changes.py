@@ -36,6 +36,7 @@ class SuiteSource(PostgresChangesSource):
 class _Changes(ConnectorConformance):
     spec = dataclasses.replace(postgres_changes.SPEC, factory=SuiteSource)
     options: ClassVar[dict[str, Any]] = {}
+    touched = ""  # what a change sets beside the record's own columns
 
     @pytest.fixture(autouse=True)
     async def _database(self, database: str) -> AsyncIterator[None]:
@@ -77,6 +78,10 @@ class _Changes(ConnectorConformance):
         for entity in ("p-6", "p-1"):
             await self.database.execute(EVENT, entity, "payment.completed", ONE)
         return 2
+
+    async def change(self, folder: Path) -> int:
+        await self.database.execute(f"UPDATE events SET event_type = 'payment.failed'{self.touched} WHERE id = 1")
+        return 1
 
     async def _stock(self, published: int) -> Stock:
         await self.stocked()
@@ -125,6 +130,7 @@ class TestWatermark(_Changes):
     """Rows that are polled by their transaction's id."""
 
     options: ClassVar[dict[str, Any]] = {"mode": "watermark"}
+    touched = ", txid = pg_current_xact_id()"
 
     async def prepare(self) -> None:
         await self.database.execute("ALTER TABLE events ADD COLUMN txid xid8 NOT NULL DEFAULT pg_current_xact_id()")
@@ -134,3 +140,4 @@ class TestClosedWindow(_Changes):
     """Rows that are polled by the time of their change."""
 
     options: ClassVar[dict[str, Any]] = {"mode": "closed_window", "updated_at": "created_at", "delay_s": 0}
+    touched = ", created_at = now()"

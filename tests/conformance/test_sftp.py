@@ -53,6 +53,12 @@ class TestSftp(ConnectorConformance):
         _drop(folder / "served" / "d.csv", HEADER + rows, 4)
         return 2
 
+    async def change(self, folder: Path) -> int:
+        """The file comes again, with a row of another status: a new object, whose known rows change nothing."""
+        changed = folder / "served" / "a.csv"
+        _drop(changed, changed.read_text().replace("payin,pending", "payin,failed"), 5)
+        return 4
+
     async def large_stock(self, folder: Path) -> Stock:
         server = await self._serve(folder)
         lines = (f"p-{n},payin,succeeded,EUR,{n + 1},,2026-01-02T03:04:05Z,\n" for n in range(self.large_rows))

@@ -243,10 +243,12 @@ def _told(refused: Sequence[Refused]) -> list[tuple[str, str, str]]:
 
 def _place(view: LetterView) -> str:
     letter = view.letter
-    if letter.path:
+    if letter.path and "://" not in letter.path:
         from pathlib import PurePath
 
         return f"{PurePath(letter.path).name}{f':{letter.line}' if letter.line else ''}"
+    if letter.offset is None:  # it never was in a topic
+        return f"{letter.source_object} {letter.position}".strip()
     return f"{letter.topic}/{letter.partition}@{letter.offset}"
 
 

@@ -655,6 +655,32 @@ async def test_a_stop_keeps_what_is_acknowledged_and_a_restart_goes_on_there() -
     assert len(memory.log) == 4
 
 
+@pytest.mark.parametrize("recurring", [True, False])
+async def test_a_stop_before_a_source_could_ever_be_read_ends_the_run_failed_and_says_why(recurring: bool) -> None:
+    script, memory = Script({"a": [["1"]]}, recurring=recurring, reading_errors={"a": [AWAY] * 9}), Memory()
+    runner = make_runner(script, memory, error_backoff_s=3_600, error_backoff_max_s=3_600)
+
+    async with running(runner) as task:
+        await eventually(lambda: runner.status.problems)
+        runner.stop()
+        await asyncio.wait_for(task, 60)
+
+    assert memory.last_run.status == "FAILED"
+    assert memory.last_run.reason == f"a: stopped before its end: {AWAY}"
+
+
+async def test_a_stop_of_a_recurring_task_that_had_nothing_to_read_is_no_run() -> None:
+    script, memory = Script({"changes": []}, recurring=True, hang={"changes"}), Memory()
+    runner = make_runner(script, memory)
+
+    async with running(runner) as task:
+        await eventually(lambda: script.reading)
+        runner.stop()
+        await asyncio.wait_for(task, 60)
+
+    assert memory.runs == {}
+
+
 async def test_a_stop_does_not_wait_for_ever_and_then_checkpoints_nothing() -> None:
     faults, memory, clock = Faults(), Memory(), ManualClock()
     faults.hold("publish:done")
