@@ -17,17 +17,19 @@ import pytest
 import typer.main
 import yaml
 
+from connectors.testing import START
 from schemas import errors
 from schemas.errors import TillError
+from schemas.letter import DeadLetter
 from tillstream import config
 from tillstream.cli import context, output
 from tillstream.cli.app import app
-from tillstream.cli.deadletter import State
+from tillstream.cli.deadletter import State, _place
 from tillstream.cli.exit import MEANINGS, ExitStatus, status_of
 from tillstream.cli.stack import Teller
 from tillstream.cli.worker import WorkerRole
 from tillstream.config import Role
-from tillstream.control.letter import LetterState
+from tillstream.control.letter import LetterState, LetterView
 from tillstream.embedded.state import StackState
 
 HELP_S = 1.0  # 0.17 s on a quiet machine; other tests run beside this one
@@ -238,3 +240,19 @@ async def test_a_stack_whose_workers_are_not_ready_is_told_so_and_not_called_rea
 
     assert "not ready after 0 s: worker api has not announced itself; worker connector has" in told
     assert "ready: Kafka" not in told
+
+
+@pytest.mark.parametrize(
+    ("place", "shown"),
+    [
+        ({"path": "/in/a.csv", "line": 7, "position": "row 6"}, "a.csv:7"),
+        ({"path": "https://api.example/v1", "source_object": "payments", "position": "x"}, "payments x"),
+        ({"source_object": "public.events", "position": "row 12"}, "public.events row 12"),
+        ({"stage": "sink", "topic": "till.events", "partition": 3, "offset": 9}, "till.events/3@9"),
+    ],
+)
+def test_a_letters_place_is_a_files_line_or_what_its_source_calls_it(place: dict[str, object], shown: str) -> None:
+    known = {"id": "0" * 32, "stage": "source", "reason": "r", "message": "m", "failed_at": START, "event_id": "e"}
+    letter = DeadLetter.model_validate({**known, **place})
+
+    assert _place(LetterView(letter, 0, None, None, None, None, None)) == shown
