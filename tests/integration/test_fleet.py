@@ -701,7 +701,7 @@ async def test_tasks_are_shown_to_any_process_also_those_of_earlier_lives(
         assert [task.id for task in shown[:2]] == ["ImRpcmVjdG9yeSI=", "IjAwMS5qc29uIg=="]  # seed 000's
         told = (await connectors.find(pool, "bank")).report
         assert told is not None
-        assert (told.worker, told.state, told.pending) == ("one", "running", 0)
+        assert (told.worker, told.state, told.pending) == ("one", "degraded", 0)
 
     await CheckpointMirror(pool).mirror(list(memory.state.values()))
     async with sailing(world) as fleet:
