@@ -68,7 +68,7 @@ _SLOW_S = 0.3  # a broker's pause, in which a source that reads ahead without bo
 
 # What blocks the thread that does it, as Python's audit hooks tell it; a socket that does not block is no such thing.
 _BLOCKING = frozenset({
-    "open", "os.listdir", "os.scandir", "socket.connect", "socket.getaddrinfo", "sqlite3.connect", "time.sleep",
+    "open", "os.listdir", "os.scandir", "socket.connect", "socket.getaddrinfo", "sqlite3.connect",
 })  # fmt: skip
 _met: ContextVar[list[str] | None] = ContextVar("met", default=None)  # what blocked, in what a source does
 
@@ -424,7 +424,7 @@ class ConnectorConformance:
 
     async def test_nothing_blocks_the_event_loop(self, tmp_path: Path) -> None:
         """
-        Files, sockets, SQLite and sleeps, as far as Python tells of them; what a library does in C nobody sees.
+        Files, sockets and SQLite, as far as Python tells of them; what a library does in C nobody sees.
         """
         stock = await self.stock(tmp_path)
         await _whole(self._source(stock))  # what is imported at the first use is not meant
