@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,8 +19,11 @@ from pathlib import Path
 import asyncpg
 import psutil
 
-from schemas.errors import StackError
+from schemas.errors import StackError, TillError
+from sinks.pool import close_pool, open_pool
 from sinks.statement import statements
+from tillstream.control import connector
+from tillstream.control.verdict import HealthState
 from tillstream.dsn import mask_url
 from tillstream.embedded import jar, kafka, postgres
 from tillstream.embedded.home import ROOT_UID, Home, closed_ancestor, default_cache
@@ -40,18 +44,25 @@ PROGRAM_S = 20.0
 # Years, in minutes: an idle consumer group must find its place again after any pause.
 LONG_ENOUGH_MIN = 60 * 24 * 365
 LINUX_MEMORY = Path("/proc/meminfo")
+_UNWELL = (HealthState.DEGRADED, HealthState.DOWN, HealthState.PAUSED)
+_MOST_CONNECTORS = 1_000
 CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 CONTAINER_USE = Path("/sys/fs/cgroup/memory.current")
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at: `what` was found, and `fix` says how to mend it when it is not `ok`."""
+    """
+    One thing that was looked at: `what` was found, and `fix` says how to mend it when it is not `ok`.
+
+    A `warning` is not well either, but nothing that the stack itself could be blamed for.
+    """
 
     name: str
     ok: bool
     what: str
     fix: str = ""
+    warning: bool = False
 
 
 async def examine(
@@ -81,6 +92,7 @@ async def examine(
         findings += await kafka_server(asked)
     if dsn := postgres_dsn or (running and running.endpoints.postgres_dsn):
         findings += await postgres_server(dsn)
+        findings += await connectors(dsn)
     return findings
 
 
@@ -256,6 +268,30 @@ async def postgres_server(dsn: str) -> list[Finding]:
         fix = "`till replay` drops them before it begins; or DROP SCHEMA … CASCADE"
         found.append(Finding("postgres replays", ok=False, what=what, fix=fix))
     return found
+
+
+async def connectors(dsn: str) -> list[Finding]:
+    """A warning for each connector that is not well, with its cause; none of a database that tells of no connectors."""
+    try:
+        pool = await open_pool(dsn, size=2, application="till-doctor", durable=False)
+        try:
+            views, _ = await connector.page(pool, connector.Filter(status="ACTIVE"), limit=_MOST_CONNECTORS)
+        finally:
+            await close_pool(pool)
+    except TillError:
+        return []  # what is wrong with the database itself is told above
+    unwell = [view for view in views if view.health in _UNWELL]
+    found = [
+        Finding(
+            f"connector {view.name}",
+            ok=True,
+            what=f"{view.health}: {view.cause}" if view.cause else view.health,
+            fix=f"till connector show {shlex.quote(view.name)}",
+            warning=True,
+        )
+        for view in unwell
+    ]
+    return found or [Finding("connectors", ok=True, what=f"{len(views)} are active, and none is unwell")]
 
 
 # What is lost when it is off, for every setting that a commit's durability depends on.

@@ -9,9 +9,13 @@ from pathlib import Path
 
 import asyncpg
 
+from connectors import directory
+from sinks.pool import close_pool, open_pool
 from tests import services
+from tests.database import migrated
 from tests.services import Kafka
 from tillstream import doctor
+from tillstream.control import connector as connectors
 from tillstream.doctor import Finding
 from tillstream.embedded.home import Home
 from tillstream.embedded.kafka import KafkaOptions
@@ -104,3 +108,22 @@ async def test_a_whole_examination_asks_the_servers_of_a_running_stack(till_home
     assert {"kafka", "postgres"} <= set(troubles(found))
     assert "ports" not in {finding.name for finding in found}
     assert "hunter2" not in repr(found)
+
+
+async def test_connectors_that_are_not_well_are_warned_of_with_their_cause(database: str):
+    await migrated(database)
+    pool = await open_pool(database)
+    for name, state in (("well", "healthy"), ("ill", "degraded"), ("gone", "down"), ("new", "unknown")):
+        made = await connectors.create(pool, name=name, spec=directory.SPEC, configuration={"directory": "/in"})
+        await pool.execute("INSERT INTO connector_verdicts VALUES ($1, $2, $2 || ' because')", made, state)
+    await connectors.create(pool, name="silent", spec=directory.SPEC, configuration={"directory": "/in"})
+    await close_pool(pool)
+
+    findings = await doctor.connectors(database)
+
+    assert [(each.name, each.what, each.ok, each.warning) for each in findings] == [
+        ("connector gone", "down: down because", True, True),
+        ("connector ill", "degraded: degraded because", True, True),
+    ]
+    assert findings[0].fix == "till connector show gone"
+    assert await doctor.connectors("postgresql://127.0.0.1:1/x") == []

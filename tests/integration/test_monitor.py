@@ -514,3 +514,34 @@ async def published(world: World) -> list[object]:
     async for batch in read(world.kafka.bootstrap, wanted):
         found += batch.records
     return sorted(found, key=lambda record: record.offset)
+
+
+async def test_a_connector_is_not_down_before_its_first_report_is_due(world: World) -> None:
+    """After a pause of the whole stack the last report is old, and nobody is to blame for that yet."""
+    found = []
+    world.monitor.settings = replace_settings(world.monitor.settings, heartbeat_timeout_s=25.0)
+    for state, since in (("healthy", "1 hour"), ("unknown", "20 seconds"), ("paused", "1 hour"), (None, "")):
+        await world.pool.execute("DELETE FROM connector_verdicts")
+        if state is not None:
+            await world.pool.execute(
+                "INSERT INTO connector_verdicts (connector_id, state, cause, since)"
+                " VALUES ($1, $2, '', now() - $3::text::interval)",
+                world.connector_id, state, since,
+            )  # fmt: skip
+        await world.monitor.sweep()
+        view = await connectors.find(world.pool, "bank")
+        found.append((view.health, view.cause))
+
+    assert found == [("unknown", "its worker is starting")] * 4
+
+
+async def test_a_connector_whose_report_stays_away_is_down(world: World) -> None:
+    await world.monitor.sweep()
+    await world.pool.execute("UPDATE connector_verdicts SET since = now() - interval '1 minute'")
+    assert world.monitor._answering_since_s is not None
+    world.monitor._answering_since_s -= 60
+
+    await world.monitor.sweep()
+
+    view = await connectors.find(world.pool, "bank")
+    assert (view.health, view.cause) == ("down", "no connector worker has reported it ever")

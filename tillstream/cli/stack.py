@@ -86,7 +86,7 @@ def doctor(output: OutputOption = Output.TABLE) -> None:
     """
     Name what is wrong with this machine, this home or the servers, and how to mend it.
 
-    Changes nothing. Ends with 1 if something is wrong.
+    Each connector that is not well is warned of, with the cause. Changes nothing. Ends with 1 if something is wrong.
     """
     from tillstream import doctor as examination
     from tillstream.embedded.home import Home
@@ -101,7 +101,15 @@ def doctor(output: OutputOption = Output.TABLE) -> None:
     if output is not Output.TABLE:
         print_data(output, {"well": all(each.ok for each in findings), "findings": findings})
     else:
-        rows = [("ok" if each.ok else "WRONG", each.name, each.what, "" if each.ok else each.fix) for each in findings]
+        rows = [
+            (
+                "warning" if each.warning else "ok" if each.ok else "WRONG",
+                each.name,
+                each.what,
+                each.fix if each.warning or not each.ok else "",
+            )
+            for each in findings
+        ]
         print_table(("", "looked at", "found", "how to mend it"), rows)
     if not all(each.ok for each in findings):
         raise typer.Exit(ExitStatus.FAILED)

@@ -81,7 +81,7 @@ class Monitor:
                 self._answering_since_s = now if self._answering_since_s is None else self._answering_since_s
                 await self._judge_runs(held, watched_s=now - self._answering_since_s)
                 await letter.confirm(held)
-                await self._judge_connectors(held, problems)
+                await self._judge_connectors(held, problems, watched_s=now - self._answering_since_s)
             await self._prune(pool)
             self._up(POSTGRES)
         except TillError as exc:
@@ -168,7 +168,7 @@ class Monitor:
 
     # connectors
 
-    async def _judge_connectors(self, held: Connection, pipeline: Sequence[str]) -> None:
+    async def _judge_connectors(self, held: Connection, pipeline: Sequence[str], *, watched_s: float) -> None:
         rows = await held.fetch(statements()["observed_connectors"])
         names = {row["name"] for row in rows}
         for gone in self._judged - names:
@@ -177,7 +177,7 @@ class Monitor:
         self._judged = names
         for row in rows:
             overdue = self._overdue.get(row["id"], "")
-            seen = _observed(row, overdue, pipeline)
+            seen = _observed(row, overdue, pipeline, watched_s=watched_s)
             state, cause = judge_connector(seen, heartbeat_timeout_s=self.settings.heartbeat_timeout_s)
             name = row["name"]
             self.meter.set(metric.RUN_OVERDUE, bool(overdue), connector=name)
@@ -218,6 +218,7 @@ class Monitor:
 
 _LEVELS = {
     HealthState.HEALTHY: logging.INFO,
+    HealthState.UNKNOWN: logging.INFO,
     HealthState.PAUSED: logging.WARNING,
     HealthState.DEGRADED: logging.WARNING,
     HealthState.DOWN: logging.ERROR,
@@ -248,12 +249,13 @@ def _open_run(row: Mapping[str, Any]) -> OpenRun:
     )
 
 
-def _observed(row: Mapping[str, Any], overdue: str, pipeline: Sequence[str]) -> Observed:
+def _observed(row: Mapping[str, Any], overdue: str, pipeline: Sequence[str], *, watched_s: float) -> Observed:
     failed = row["last_run_status"] == run.RunStatus.FAILED.value
     return Observed(
         paused=row["status"] != "ACTIVE",
         pause_note=row["pause_note"],
         report_age_s=_age_s(row["reported_at"], row["now"]),
+        expected_s=min(watched_s, _expected_s(row)),
         worker_state=row["worker_state"] or "",
         worker_problem=row["problem"] or "",
         worker_hint=row["hint"] or "",
@@ -261,6 +263,13 @@ def _observed(row: Mapping[str, Any], overdue: str, pipeline: Sequence[str]) -> 
         last_run_failed=f"the last run failed: {row['last_run_reason'] or 'see `till run list`'}" if failed else "",
         pipeline=pipeline,
     )
+
+
+def _expected_s(row: Mapping[str, Any]) -> float:
+    """For how long the connector has been one that a worker reports: it may be new, or have been paused until now."""
+    is_new = row["health"] in (None, HealthState.PAUSED.value)
+    since = row["now"] if is_new else row["since"] if row["health"] == HealthState.UNKNOWN.value else None
+    return float("inf") if since is None else float((row["now"] - since).total_seconds())
 
 
 def _age_s(at: datetime | None, now: datetime) -> float | None:

@@ -332,7 +332,7 @@ SELECT {run_columns}
 -- name: observed_connectors
 -- What is known of every connector, for the monitor's verdict.
 SELECT c.id, s.name, s.status, l.status AS last_run_status, l.reason AS last_run_reason, c.pause_note,
-       r.state AS worker_state, r.problem, r.hint, r.reported_at, h.state AS health, h.cause, now() AS now
+       r.state AS worker_state, r.problem, r.hint, r.reported_at, h.state AS health, h.cause, h.since, now() AS now
   FROM connectors c
   JOIN sp_v2_connectors s ON s.id = c.row_id
   LEFT JOIN connector_reports r ON r.connector_id = c.id

@@ -7,6 +7,7 @@ overdue, and never FAILED for that alone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -131,6 +132,7 @@ class HealthState(StrEnum):
     DEGRADED = "degraded"
     DOWN = "down"
     PAUSED = "paused"
+    UNKNOWN = "unknown"  # nobody could have said anything yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,12 +140,14 @@ class Observed:
     """
     What is known of a connector and of what it needs.
 
-    `report_age_s` is None if no worker ever reported it; `pipeline` are problems that all connectors share.
+    `report_age_s` is None if no worker ever reported it; `expected_s`: for how long a report has been expected, that is
+    since there is something to report and somebody to hear it; `pipeline` are problems that all connectors share.
     """
 
     paused: bool = False
     pause_note: str = ""
     report_age_s: float | None = None
+    expected_s: float = math.inf
     worker_state: str = ""
     worker_problem: str = ""
     worker_hint: str = ""
@@ -157,6 +161,9 @@ def judge_connector(seen: Observed, *, heartbeat_timeout_s: float) -> tuple[Heal
     if seen.paused:
         return HealthState.PAUSED, f"paused by an operator{f': {seen.pause_note}' if seen.pause_note else ''}"
     causes = [*seen.pipeline, *filter(None, [seen.overdue, seen.last_run_failed])]
+    is_silent = seen.report_age_s is None or seen.report_age_s > heartbeat_timeout_s
+    if is_silent and seen.expected_s <= heartbeat_timeout_s:
+        return HealthState.UNKNOWN, "; ".join(["its worker is starting", *causes])
     if seen.report_age_s is None:
         return HealthState.DOWN, "; ".join(["no connector worker has reported it ever", *causes])
     if seen.report_age_s > heartbeat_timeout_s:

@@ -166,6 +166,16 @@ WELL = Observed(report_age_s=2, worker_state="running")
         (replace(WELL, paused=True, worker_problem="x"), HealthState.PAUSED, "paused by an operator"),
         (Observed(), HealthState.DOWN, "no connector worker has reported it ever"),
         (replace(WELL, report_age_s=26), HealthState.DOWN, "its worker is silent for 26 s"),
+        (replace(WELL, report_age_s=3_000, expected_s=25), HealthState.UNKNOWN, "its worker is starting"),
+        (replace(WELL, report_age_s=3_000, expected_s=26), HealthState.DOWN, "its worker is silent for 3000 s"),
+        (
+            Observed(expected_s=0, pipeline=["Kafka does not answer"]),
+            HealthState.UNKNOWN,
+            "its worker is starting; Kafka does not answer",
+        ),
+        (Observed(expected_s=26), HealthState.DOWN, "no connector worker has reported it ever"),
+        (replace(WELL, expected_s=0), HealthState.HEALTHY, ""),
+        (replace(WELL, expected_s=0, paused=True), HealthState.PAUSED, "paused by an operator"),
         (
             replace(WELL, worker_state="degraded", worker_problem="open /in: no such file", worker_hint="make it"),
             HealthState.DEGRADED,
