@@ -33,6 +33,8 @@ _RAW_BYTES = (
 _SURE_TO_FIT = _RAW_BYTES // 6  # characters: JSON spells one in six bytes at most
 _MOST_SHAPES = 1_000  # a hostile file may give every object names of its own
 _SHOWN_NAMES = 12  # columns of a header that a message may name
+_NEGATIVE = "an amount is a magnitude, and this one is below zero"
+_NEGATIVE_HINT = "state the direction by the type (payin, payout), and what is given back by the status (refunded, …)"
 _SHOWN = 48  # characters of a bad value that a message may quote
 
 
@@ -353,8 +355,10 @@ class RecordReader:
             parent = _reference(parent, "parentReference")
         first, second = (initial, amount) if known_status in _SNAPSHOTS else (amount, initial)
         minor = self._amount(second if first is None or first == "" else first, known_asset)
+        if minor < 0:
+            raise RecordRejected("invalid_amount", _NEGATIVE, hint=_NEGATIVE_HINT)
         if known_status in DELTAS:
-            _check_delta(known_status, reference, parent, minor)
+            _check_delta(known_status, reference, parent)
         if scheme is None:
             scheme = ""
         elif type(scheme) is not str or len(scheme) > MAX_SCHEME:
@@ -504,11 +508,9 @@ def _is_too_large(raw: str) -> bool:
     return len(raw) > MAX_RAW or (len(raw) > _SURE_TO_FIT and len(orjson.dumps(raw)) > _RAW_BYTES)
 
 
-def _check_delta(status: Status, reference: str, parent: str | None, minor: int) -> None:
+def _check_delta(status: Status, reference: str, parent: str | None) -> None:
     if parent is None or parent == reference:
         raise RecordRejected("missing_reference", f"a {status} needs a reference of its own beside its payment's")
-    if minor < 0:
-        raise RecordRejected("invalid_amount", f"a {status} states a magnitude; its sign is in the status")
 
 
 def _reference(value: object, name: str) -> str:
