@@ -27,9 +27,10 @@ from connectors.files.name import printable
 from connectors.files.reading import FileReader, LocalFile
 from connectors.files.sample import SAMPLE_BYTES, tried
 from connectors.files.thread import Threads
-from connectors.log import extra
+from connectors.log import Listings
 from connectors.source import Batch, CheckStep, Cursor, File, Skipped, Task
 from connectors.spec import SourceSpec
+from schemas.errors import SourceUnavailable
 from schemas.event import MAX_PATH
 
 logger = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ class DirectorySource:
         self._folder = Folder(config.directory, rest_s=config.rest_s, clock=context.clock, threads=self._threads)
         self._matches = re.compile(fnmatch.translate(config.pattern)).match
         self._zone = ZoneInfo(config.timezone) if config.timezone else UTC
+        self._listings = Listings(logger, printable(config.directory))
         self._primed = False
 
     async def tasks(self, known: Mapping[str, Cursor]) -> AsyncIterator[Sequence[Task | Skipped]]:
@@ -73,15 +75,18 @@ class DirectorySource:
             SourceUnavailable: the folder cannot be listed. Disposition: retry.
         """
         self._prime(known)
-        logger.info("Opening directory '%s'...", printable(self._config.directory), extra=extra())
         wanted: list[Entry] = []
         others: list[Entry] = []
-        async for page in self._folder.entries():
-            reasons = [(entry, self._skip_reason(entry)) for entry in page]
-            wanted += [entry for entry, reason in reasons if not reason]
-            others += [entry for entry, reason in reasons if reason and not entry.reason]
-            yield [Skipped(printable(entry.name), why, entry.problem) for entry, why in reasons if why not in _SILENT]
-        logger.info("Found %d files", len(wanted), extra=extra())
+        try:
+            async for page in self._folder.entries():
+                reasons = [(entry, self._skip_reason(entry)) for entry in page]
+                wanted += [entry for entry, reason in reasons if not reason]
+                others += [entry for entry, reason in reasons if reason and not entry.reason]
+                yield [Skipped(printable(one.name), why, one.problem) for one, why in reasons if why not in _SILENT]
+        except SourceUnavailable:
+            self._listings.failed()
+            raise
+        self._listings.found(len(wanted))
         resting, moving = self._folder.at_rest(wanted, others)
         yield [Skipped(printable(entry.name), "not_at_rest") for entry in moving]
         async for found in self._folder.identified(resting):

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from connectors.files.reading import is_end
-from connectors.log import extra
+from connectors.log import Listings
 from connectors.remote.aftermath import Finishing
 from connectors.remote.door import Door
 from connectors.remote.fetch import Cut, Fetcher
@@ -23,7 +23,7 @@ from connectors.remote.pattern import Window
 from connectors.remote.rest import LONGEST_WAIT_S, Rest
 from connectors.remote.staging import Staging
 from connectors.source import Cursor, File, Skipped, Task
-from schemas.errors import SourceUnavailable
+from schemas.errors import SourceUnavailable, TillError
 from schemas.event import MAX_PATH
 
 logger = logging.getLogger(__name__)
@@ -57,6 +57,7 @@ class Arrivals:
         self._fetcher = fetcher
         self._finishing = finishing
         self._parallel = parallel
+        self._listings = Listings(logger, place)
         self._memory = Memory()
         self._done: set[str] = set()
         self._forced: set[str] = set()
@@ -73,12 +74,16 @@ class Arrivals:
         self._fetcher.moved()
         await self._staging.open()
         await self._tidy(known)
-        chosen = await self._look(window)
+        try:
+            chosen = await self._look(window)
+        except TillError:
+            self._listings.failed()
+            raise
         wait_s = max((self._rest.missing_s(file.shown) for file in self._new(chosen, known, force=force)), default=0)
         if 0 < wait_s <= LONGEST_WAIT_S:
             await self._rest.wait(wait_s)
             chosen = await self._look(window)
-        logger.info("Found %d files", len(chosen.files), extra=extra())
+        self._listings.found(len(chosen.files))
         emit(chosen.skipped)
         await self._fetcher.keep_only(chosen.files)
         new = self._new(chosen, known, force=force)
@@ -98,7 +103,6 @@ class Arrivals:
         self._fetcher.moved()
 
     async def _look(self, window: Window) -> Chosen:
-        logger.info("Opening directory '%s'...", self._place, extra=extra())
         async with self._door.session() as session:
             entries = await session.entries(self._folder)
         if not self._finishing.leaves:

@@ -274,6 +274,8 @@ def refused(exc: asyncssh.SFTPError, what: str) -> SourceUnavailable:
     """What the server answered, as an error of ours."""
     denied = isinstance(exc, asyncssh.SFTPPermissionDenied)
     hint = "ask the server's operator for the right to do it" if denied else None
+    if isinstance(exc, asyncssh.SFTPNoSuchFile | asyncssh.SFTPNoSuchPath):
+        hint = "the server answers, but has no such name: correct remote_path, or make the folder; reading resumes then"
     return SourceUnavailable(f"{what}: {words(exc)}", hint=hint)
 
 
