@@ -23,6 +23,7 @@ setup: $(INSTALLED) ## Make .venv from the hashed lock, with Tillstream in it (d
 $(LOCKED):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "Tillstream needs Python 3.11 or newer; name one: make PYTHON=python3.12" >&2; exit 1; }
+	@echo "making .venv: pip fetches the locked packages, once; a few minutes on a slow line"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes -r requirements/dev.txt
 	@rm -f .venv/.locked-* && touch $@

@@ -341,7 +341,8 @@ class Settings(_Section):
 
     home: Path = Field(
         default_factory=lambda: default_home(os.environ),
-        description="Everything that an embedded stack writes, and `run/<role>.json`. Default: the user's data.",
+        description="Everything that an embedded stack writes, and `run/<role>.json`. Default: `tillstream` "
+        "in the user's data (`$XDG_DATA_HOME`, else `~/.local/share`); for root `/var/lib/tillstream`.",
     )
     environment: Environment = Field(default=Environment.DEVELOPMENT, description="`production` refuses failpoints.")
     failpoints: str = Field(

@@ -7,7 +7,6 @@ A test renders them again and compares, so none goes stale. `python -m tillstrea
 
 from __future__ import annotations
 
-import ast
 import inspect
 import json
 import re
@@ -21,6 +20,7 @@ import typer.main
 from pydantic import BaseModel, SecretStr
 from pydantic_core import PydanticUndefined
 
+from connectors.record import STATUSES
 from connectors.registry import BUILTIN
 from schemas import errors
 from schemas.checkpoint import Checkpoint
@@ -35,6 +35,7 @@ from tillstream.cli.app import app
 from tillstream.cli.exit import MEANINGS
 from tillstream.config import OTHER_VARIABLES, all_settings, show
 from tillstream.docs_source import table
+from tillstream.reason import reasons
 
 ROOT = Path(__file__).parents[1]
 RULES = Path("compose/prometheus/rules.yml")
@@ -114,6 +115,7 @@ def pages() -> dict[str, str]:
         "docs/metrics.md": _metrics(),
         "docs/errors.md": _errors(),
         "docs/topics.md": _topics(),
+        "docs/files.md": _files(),
         "docs/openapi.json": _json(document()),
         "docs/asyncapi.json": _json(asyncapi.document(topics())),
         **schemas,
@@ -234,6 +236,23 @@ def _default(key: str, field: Any) -> str:
     return f"`{show(value)}`" if isinstance(value, SecretStr) else f"`{getattr(value, 'value', value)}`"
 
 
+# spellings, within a page that people write
+
+
+def _files() -> str:
+    page = (ROOT / "docs/files.md").read_text(encoding="utf-8")
+    spelled: dict[str, list[str]] = {}
+    for word, status in STATUSES.items():
+        spelled.setdefault(status.value, []).append(word)
+    rows = [
+        (f"`{status}`", ", ".join(f"`{word}`" for word in words if word != status.replace("_", "")))
+        for status, words in spelled.items()
+    ]
+    begin, end = "<!-- Written by `make docs`: spellings. -->\n", "\n<!-- The end of what is written. -->\n"
+    before, _, rest = page.partition(begin)
+    return f"{before}{begin}\n{table(('status', 'also spelled'), rows)}{end}{rest.partition(end)[2]}"
+
+
 # metrics
 
 
@@ -276,7 +295,7 @@ def _errors() -> str:
         for each in classes
         if each.hint
     ]
-    reasons = [(f"`{code}`", place) for code, place in sorted(_reasons().items())]
+    rejections = [(f"`{code}`", ", ".join(places)) for code, places in reasons().items()]
     return "\n".join(
         [
             "# Errors\n",
@@ -285,7 +304,7 @@ def _errors() -> str:
             table(("code", "class", "disposition", "meaning", "hint"), rows),
             "## Why a record is rejected\n",
             "The `reason` of a dead letter: a metric label and a column of `till deadletter list`.\n",
-            table(("reason", "decided in"), reasons),
+            table(("reason", "decided in"), rejections),
         ]
     )
 
@@ -296,17 +315,6 @@ def _code(error: type[TillError]) -> str:
 
 def _first_line(error: type[TillError]) -> str:
     return (inspect.getdoc(error) or "").partition("\n")[0].partition(" Disposition:")[0]
-
-
-def _reasons() -> dict[str, str]:
-    """Every reason that code gives, by the constants at its calls."""
-    found: dict[str, set[str]] = {}
-    for package in ("schemas", "connectors", "streams", "sinks"):
-        for file in sorted((ROOT / package).rglob("*.py")):
-            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-                for code in docs_source.codes(node):
-                    found.setdefault(code, set()).add(package)
-    return {code: ", ".join(sorted(files)) for code, files in found.items()}
 
 
 def _topics() -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,9 +32,11 @@ from connectors.word import Called
 from schemas import errors, metric
 from schemas.errors import SourceError
 from schemas.metric import METRICS, Metric
+from tillstream.reason import codes
 
 ROOT = Path(__file__).parents[1]
 _PACKAGE = "connectors"
+_LINK = re.compile(r"\[([^\]]+)\]\(([^)\s]+)\)")
 _UNITS = {
     "_per_s": "a second",
     "_ms": "milliseconds",
@@ -58,6 +61,10 @@ _SHARED: tuple[tuple[type[BaseModel], str, str], ...] = (
 )
 
 
+_RUNNING = "How to run it, and what it tells of itself: [connectors.md](../connectors.md)."
+_PASSWORDS = " How to give it a password: [step by step](../connectors.md#a-password)."
+
+
 def index(specs: Mapping[str, SourceSpec], *, note: str) -> str:
     """The page that lists the kinds."""
     rows = [(f"[`{spec.kind}`](sources/{spec.kind}.md)", spec.summary, spec.resumes_from) for spec in specs.values()]
@@ -68,6 +75,8 @@ def index(specs: Mapping[str, SourceSpec], *, note: str) -> str:
             "A connector is a configured source. `till connector create NAME --kind KIND -O key=value …` makes one.",
             "Each page below shows one as a file; `samples/` has more, with their inputs and what becomes of them.\n",
             table(("kind", "what it reads", "resumes from"), rows),
+            "How to run one, and give it a password: [connectors.md](connectors.md).",
+            "What files may look like: [files.md](files.md).",
             "How to write another: [writing-a-source.md](writing-a-source.md).\n",
         ]
     )
@@ -78,6 +87,7 @@ def page(spec: SourceSpec, *, note: str) -> str:
     parts = [f"# `{spec.kind}`\n", note, f"{spec.summary}\n", f"**Resumes from:** {spec.resumes_from}.\n"]
     parts += [f"{spec.notes.strip()}\n"] if spec.notes else []
     parts += list(_example(spec))
+    parts += [f"{_RUNNING}{_PASSWORDS if _takes_secrets(spec.config) else ''}\n"]
     parts += list(_options(spec))
     failures = table(("code", "what happens", "meaning", "hint"), _errors(spec))
     parts += ["## What fails, and what happens then\n", failures]
@@ -118,6 +128,20 @@ def _options(spec: SourceSpec) -> Iterator[str]:
             yield f"## {title}\n"
             yield f"{text}\n"
             yield from _fields(spec.config, groups[model])
+
+
+def words(info: FieldInfo) -> str:
+    """What an option takes, in words."""
+    return _Described.of(info).words
+
+
+def plain(text: str) -> str:
+    """Markdown for a terminal: a link is its text, with the file beside it where that says more."""
+    return _LINK.sub(lambda link: link[1] if link[1] in link[2] else f"{link[1]} ({link[2].removeprefix('../')})", text)
+
+
+def _takes_secrets(config: type[BaseModel]) -> bool:
+    return any("${env:NAME}" in _Described.of(info).words for info in config.model_fields.values())
 
 
 def _home_of(config: type[BaseModel], name: str) -> type[BaseModel] | None:
@@ -258,18 +282,6 @@ def _reasons(spec: SourceSpec) -> list[str]:
     trees += [_tree("schemas.money"), *(_tree(module) for module in _modules(spec))]
     found = {code for tree in trees for node in ast.walk(tree) for code in codes(node)}
     return sorted(found)
-
-
-def codes(node: ast.AST) -> Iterator[str]:
-    """The reasons for a rejection that a call spells out."""
-    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
-        return
-    place = {"RecordRejected": 0, "PydanticCustomError": 0, "Rejection": 1, "rejected": 0}.get(node.func.id)
-    if place is None or len(node.args) <= place:
-        return
-    code = node.args[place]
-    if isinstance(code, ast.Constant) and isinstance(code.value, str) and code.value.isidentifier():
-        yield code.value
 
 
 def _metrics(spec: SourceSpec) -> list[tuple[str, str, str, str]]:

@@ -129,3 +129,30 @@ def test_migrate_makes_tables_and_topics_once_and_tells_what_it_did(
     assert f"{variables['TILL_TOPIC_PREFIX']}.events" in first["topics"]
     assert (second.returncode, second.stdout) == (0, "")
     assert "nothing to do" in second.stderr
+
+
+def test_a_reason_that_nobody_gives_is_refused_with_those_that_there_are(tmp_path: Path, database: str) -> None:
+    asyncio.run(migrated(database))
+    variables = {"TILL_POSTGRES_DSN": database, "TILL_HOME": str(tmp_path)}
+
+    wrong = till("deadletter", "list", "--reason", "nonsense", **variables)
+    known = till("deadletter", "list", "--reason", "event_id_reused", **variables)
+
+    assert wrong.returncode == ExitStatus.USAGE
+    assert "'nonsense' is none of" in wrong.stderr
+    assert "invalid_amount" in wrong.stderr
+    assert (known.returncode, known.stderr.strip()) == (0, "no dead letters")
+
+
+def test_a_table_for_somebody_who_reads_no_further_ends_in_silence(tmp_path: Path) -> None:
+    reads, writes = os.pipe()
+    os.close(reads)
+
+    done = subprocess.run(
+        [sys.executable, "-m", "tillstream", "source", "list"],
+        stdout=writes, stderr=subprocess.PIPE, text=True, timeout=60, check=False,
+        env={**os.environ, "TILL_HOME": str(tmp_path)},
+    )  # fmt: skip
+
+    os.close(writes)
+    assert (done.returncode, done.stderr) == (ExitStatus.FAILED, ""), "as Click has it"

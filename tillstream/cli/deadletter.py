@@ -79,6 +79,8 @@ class _Wanted:
     async def _filter(self, pool: Pool, state: State) -> Filter:
         from tillstream.control import letter, run
 
+        if self.reason is not None:
+            await _check_reason(pool, self.reason)
         return letter.Filter(
             stage=self.stage,
             reason=self.reason,
@@ -87,6 +89,16 @@ class _Wanted:
             run=None if self.run is None else (await run.find_run(pool, self.run)).id,
             corrected=self.corrected,
         )
+
+
+async def _check_reason(pool: Pool, reason: str) -> None:
+    """A reason that nobody gives is a slip; those of plugins and of foreign letters are known by their letters."""
+    from tillstream.control import letter
+    from tillstream.reason import reasons
+
+    known = reasons()
+    if reason not in known and not await letter.ids_of(pool, letter.Filter(reason=reason, state=None), limit=1):
+        raise typer.BadParameter(f"{reason!r} is none of {', '.join(known)}", param_hint="--reason")
 
 
 @group.command("list")

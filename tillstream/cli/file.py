@@ -80,5 +80,8 @@ def warn_of_absence(configuration: Mapping[str, object], kind: str) -> None:
 def _text(file: Path) -> str:
     try:
         return sys.stdin.read() if file == STDIN else file.read_text(encoding="utf-8")
+    except FileNotFoundError as exc:
+        raise ConfigError(f"{file}: there is no such file", hint="name a file that is there, or `-` for stdin") from exc
     except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"{file}: cannot be read: {exc}") from exc
+        said = exc.strerror if isinstance(exc, OSError) else exc
+        raise ConfigError(f"{file}: cannot be read: {said}", hint="name a file of text that you may read") from exc

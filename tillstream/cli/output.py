@@ -60,7 +60,11 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, emp
         table.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=not to_terminal)
     for row in rows:
         table.add_row(*(Text(cell(value)) for value in row))
-    Console(width=None if to_terminal else _PIPE_WIDTH).print(table)
+    console = Console(width=None if to_terminal else _PIPE_WIDTH)
+    # Rich ends the process where nobody reads on; a demonstration must stop in order
+    with console.capture() as printed:
+        console.print(table)
+    sys.stdout.write(printed.get())
 
 
 def print_fields(fields: Sequence[tuple[str, object]]) -> None:

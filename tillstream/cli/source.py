@@ -49,6 +49,8 @@ def list_(output: OutputOption = Output.TABLE) -> None:
 @group.command("show")
 def show(kind: Annotated[str, typer.Argument(help="The kind of source.")], output: OutputOption = Output.TABLE) -> None:
     """Show what a kind of source offers: its options, their bounds and defaults."""
+    from tillstream.docs_source import plain
+
     spec = spec_of(kind)
     options = _options(spec)
     if output is not Output.TABLE:
@@ -59,7 +61,7 @@ def show(kind: Annotated[str, typer.Argument(help="The kind of source.")], outpu
     note("")
     print_table(("key", "value", "default", "what it is"), rows)
     if spec.notes:
-        note(f"\n{spec.notes}")
+        note(f"\n{plain(spec.notes).strip()}")
 
 
 @group.command("check")
@@ -120,7 +122,7 @@ def _summary(spec: SourceSpec) -> dict[str, object]:
 def _options(spec: SourceSpec) -> list[dict[str, Any]]:
     """Its options: its own, those it shares with its like, those that every connector has."""
     from connectors.spec import ConnectorConfig
-    from tillstream.config import allowed
+    from tillstream.docs_source import words
 
     fields = spec.config.model_fields
     own = [name for name in fields if name in spec.config.__annotations__]
@@ -129,7 +131,7 @@ def _options(spec: SourceSpec) -> list[dict[str, Any]]:
     return [
         {
             "key": name,
-            "value": allowed(fields[name]),
+            "value": words(fields[name]),
             "default": _default(fields[name]),
             "description": fields[name].description or "",
         }

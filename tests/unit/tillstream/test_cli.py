@@ -256,3 +256,19 @@ def test_a_letters_place_is_a_files_line_or_what_its_source_calls_it(place: dict
     letter = DeadLetter.model_validate({**known, **place})
 
     assert _place(LetterView(letter, 0, None, None, None, None, None)) == shown
+
+
+def test_a_file_that_is_not_there_is_told_as_that() -> None:
+    done = till("source", "check", "-f", "/nowhere/bank.yaml")
+
+    assert "/nowhere/bank.yaml: there is no such file" in done.stderr
+    assert "hint: name a file that is there" in done.stderr
+
+
+def test_a_kind_of_source_is_shown_as_on_its_page_without_markdown_links() -> None:
+    done = till("source", "show", "http_api")
+
+    page = (Path(__file__).parents[3] / "docs/sources/http_api.md").read_text(encoding="utf-8")
+    assert "](" not in done.stdout + done.stderr
+    assert "a secret's name: `${env:NAME}` or `${file:NAME}`" in done.stdout
+    assert "a secret's name: `${env:NAME}` or `${file:NAME}`" in page
