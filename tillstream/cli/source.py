@@ -131,7 +131,7 @@ def _options(spec: SourceSpec) -> list[dict[str, Any]]:
     return [
         {
             "key": name,
-            "value": words(fields[name]),
+            "value": words(fields[name]).replace("\u202f", ""),  # a terminal gets nothing that is not plain
             "default": _default(fields[name]),
             "description": fields[name].description or "",
         }
