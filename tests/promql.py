@@ -29,6 +29,7 @@ OF_FAULTS = {
     "tillstream_sink_retries_total",
     "tillstream_offset_resets_total",
     "tillstream_held_back_seconds",
+    "tillstream_held_back_unseen",
 }
 VALUES_OF_FAULTS = {"FAILED", "source_throttled", "source_unavailable|source_throttled"}
 VARIABLES = {"$__rate_interval": "1m"}
