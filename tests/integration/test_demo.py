@@ -266,7 +266,7 @@ def test_a_letter_that_never_was_an_event_is_refused_for_redrive_with_what_to_do
 
     assert told["sent"] == []
     assert {each["code"] for each in told["refused"]} == {"not_an_event"}
-    assert "correct it at its source" in told["refused"][0]["hint"]
+    assert "correct the mapping of" in told["refused"][0]["hint"]
     stack.till("deadletter", "redrive", status=ExitStatus.USAGE)
 
 
