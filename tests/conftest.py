@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,9 @@ from tests.integration.api_kit import Client
 from tests.services import Kafka, Postgres
 from tillstream.embedded.kafka import EmbeddedKafka
 from tillstream.embedded.postgres import EmbeddedPostgres
+
+# Started in the background, tests inherit an ignored Ctrl-C, and would pass it on to the processes that they send one to.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -34,7 +34,7 @@ from tests.promql import asked, dashboards, queries
 from tillstream.cli.exit import ExitStatus
 
 START_S = 120.0
-STOP_S = 60.0
+STOP_S = 25.0
 FATES = ("read", "published", "rejected", "filtered", "applied", "duplicate", "dead", "payments", "adjustments")
 # what each kind of source reads in a demonstration, whenever and wherever it is shown
 SOURCES = {
