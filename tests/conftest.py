@@ -17,7 +17,7 @@ from tests.services import Kafka, Postgres
 from tillstream.embedded.kafka import EmbeddedKafka
 from tillstream.embedded.postgres import EmbeddedPostgres
 
-# Started in the background, tests inherit an ignored Ctrl-C, and would pass it on to the processes that they send one to.
+# Started in the background, tests inherit an ignored Ctrl-C, and would pass it on to processes that they send one to.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

@@ -511,6 +511,10 @@ def test_ctrl_c_stops_everything_and_the_data_is_there_when_the_stack_is_up_agai
     """
     The last test of the module: it ends the demonstration, and starts the same home with `till up`.
     """
+    until = time.monotonic() + START_S
+    while len(stack.references("demo-bank")) == SOURCES["sftp"]["payments"]:  # the bank has a file more every 20 s
+        assert time.monotonic() < until
+        time.sleep(0.2)
     stack.process.send_signal(signal.SIGINT)
     began = time.monotonic()
     assert stack.process.wait(STOP_S) == 0, stack.notes.read_text()
