@@ -58,7 +58,7 @@ INSERT INTO payments (reference, type, status, amount, asset, scheme) VALUES ($1
 _SOURCE = "SELECT reference, extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8 AS at FROM payments"
 _SINK = """
 SELECT p.reference, extract(epoch FROM pg_xact_commit_timestamp(e.xmin))::float8 AS at
-  FROM payment_events e JOIN payments p ON p.digest = e.payment
+  FROM payment_events e JOIN payments p ON p.payment = e.payment
 """
 
 
