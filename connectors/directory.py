@@ -87,7 +87,7 @@ class DirectorySource:
             self._listings.failed()
             raise
         self._listings.found(len(wanted))
-        resting, moving = self._folder.at_rest(wanted, others)
+        resting, moving = await self._folder.at_rest(wanted, others)
         yield [Skipped(printable(entry.name), "not_at_rest") for entry in moving]
         async for found in self._folder.identified(resting):
             yield [item if isinstance(item, Skipped) else self._task(item) for item in found]

@@ -111,15 +111,18 @@ class Folder:
                 hint="create the folder, or let us read it; listing goes on by itself",
             ) from exc
 
-    def at_rest(self, entries: Sequence[Entry], others: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
+    async def at_rest(self, entries: Sequence[Entry], others: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
         """
         Those `entries` that nobody is writing, oldest first, and those that somebody may be.
 
         At rest is what has not changed for `rest_s`, by its own time or by what earlier listings saw, and what was seen
         under another name (one of the `others`, say) and has only been renamed since.
         """
+        return await self._threads.run(self._sort_out, entries, others)
+
+    def _sort_out(self, entries: Sequence[Entry], others: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
         now, ticks = self._clock.now().timestamp(), self._clock.monotonic()
-        known, self._young = self._young, {}
+        known, young = self._young, dict[str, _Young]()
         names = {entry.name for entry in (*entries, *others)} if known else set()
         resting: list[Entry] = []
         moving: list[Entry] = []
@@ -131,14 +134,15 @@ class Folder:
             same = seen is not None and (seen.name, seen.stamp) == (entry.name, entry.stamp)
             renamed = seen is not None and seen.size_and_mtime == _size_and_mtime(entry) and seen.name not in names
             since_s = seen.since_s if seen is not None and (same or renamed) else ticks
-            self._young[entry.inode] = _Young(entry.name, entry.stamp, _size_and_mtime(entry), since_s)
+            young[entry.inode] = _Young(entry.name, entry.stamp, _size_and_mtime(entry), since_s)
             if renamed or ticks - since_s >= self._rest_s:
                 resting.append(entry)
             else:
                 moving.append(entry)
         for entry in others:
             if now - entry.mtime_s < self._rest_s:
-                self._young[entry.inode] = _Young(entry.name, entry.stamp, _size_and_mtime(entry), ticks)
+                young[entry.inode] = _Young(entry.name, entry.stamp, _size_and_mtime(entry), ticks)
+        self._young = young
         resting.sort(key=lambda entry: (entry.mtime_s, entry.name))
         return resting, moving
 
