@@ -72,7 +72,7 @@ class Contender:
             tail = self._log.read_bytes()[-FAILED_TAIL_BYTES:].decode(errors="replace")
             raise ContenderFailed(f"{self.name} ended with status {self.process.returncode}:\n{tail}")
         with contextlib.suppress(psutil.Error, FileNotFoundError):
-            self.peak_rss_mib = max(self.peak_rss_mib, _peak_rss_mib(self.process.pid))
+            self.peak_rss_mib = max(self.peak_rss_mib, peak_rss_mib(self.process.pid))
             times = self._seen.cpu_times()
             self._cpu_s = times.user + times.system
         return self._cpu_s
@@ -112,7 +112,8 @@ def module(name: str, order: Order) -> list[str]:
     return [sys.executable, "-m", f"bench.contenders.{name}", order.argument()]
 
 
-def _peak_rss_mib(pid: int) -> float:
+def peak_rss_mib(pid: int) -> float:
+    """The most memory that the process has held, in MiB."""
     # VmHWM is the kernel's own peak, so nothing between two looks is missed: proc(5). Elsewhere: what is seen now.
     status = Path(f"/proc/{pid}/status")
     if status.exists():
