@@ -7,7 +7,15 @@ from datetime import time
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from yarl import URL
 
 from connectors.http import address, template
@@ -38,6 +46,16 @@ def _is_address(value: str) -> str:
     return value
 
 
+# JSON Schema, whose parts are any JSON
+def _as_given(schema: dict[str, Any]) -> None:
+    """What a template fills in need not be given, and its resources may be named."""
+    schema["required"] = []
+    schema["anyOf"] = [{"required": ["api_base_url"]}, {"required": ["template"]}]
+    resources = schema["properties"]["resources"]
+    named = {"type": "object", "required": ["name"], "description": "One of the template's, and what is different."}
+    resources["items"] = {"anyOf": [resources["items"], {"type": "string"}, named]}
+
+
 Address = Annotated[str, AfterValidator(_is_address)]
 """A configuration field: an address on the web; empty: none."""
 
@@ -46,6 +64,8 @@ Lowered = BeforeValidator(lambda value: value.lower() if isinstance(value, str) 
 
 class HttpApiConfig(RecordConfig, NetworkConfig):
     """An API over HTTP."""
+
+    model_config = ConfigDict(json_schema_extra=_as_given)
 
     poll_s: float = Field(60.0, gt=0, le=86_400, description="Seconds between two polls.")
     template: str = Field("", description="A provider that is known: what is not said here is filled in.")

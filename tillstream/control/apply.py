@@ -7,20 +7,23 @@ would.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from connectors.secret_text import masked
 from connectors.spec import SourceSpec
 from schemas.errors import ConfigError, Conflict
 from sinks.pool import Connection, Pool, connection
 from tillstream.control import connector as connectors
+from tillstream.control import edit
 from tillstream.control.connector import Configuration, ConnectorView
 from tillstream.control.difference import Difference, differences, flat
 from tillstream.control.document import Document
+from tillstream.control.secret import Sealed, SecretStore
 
 
 class Change(StrEnum):
@@ -44,28 +47,38 @@ class Applied:
 
 
 async def apply(
-    pool: Pool, wanted: Sequence[Document], specs: Mapping[str, SourceSpec], *, dry_run: bool = False
+    pool: Pool,
+    wanted: Sequence[Document],
+    specs: Mapping[str, SourceSpec],
+    *,
+    secrets: SecretStore | None = None,
+    dry_run: bool = False,
 ) -> list[Applied]:
     """
     Bring them about, in one transaction; with `dry_run` take it back.
+
+    `secrets` takes what is given by value, unless it is what the connector has already; without it, that is refused.
 
     Raises:
         ConfigError: everything that is wrong with their configurations, at once; nothing was touched. Conflict: the
             present state does not allow it. SinkError: as routed.
     """
-    known = [_checked(document, specs) for document in wanted]
+    known = [_checked(document, specs, secrets) for document in wanted]
     problems = [problem for _, found in known for problem in found]
     if problems:
         raise ConfigError("\n  ".join(["what is described cannot be:", *problems]))
+    keeper = _Keeper(secrets)
     async with connection(pool) as held:
         transaction = held.transaction()
         await transaction.start()
         try:
             done = [
-                await _apply(held, document, spec)
+                await _apply(held, document, spec, keeper)
                 for document, (spec, _) in zip(wanted, known, strict=True)
                 if spec is not None
             ]
+            if not dry_run:
+                await keeper.write()
         except BaseException:
             await transaction.rollback()
             raise
@@ -73,29 +86,65 @@ async def apply(
     return done
 
 
-def _checked(document: Document, specs: Mapping[str, SourceSpec]) -> tuple[SourceSpec | None, list[str]]:
+class _Keeper:
+    """Takes the secrets out of configurations, and holds them until all of them can be written."""
+
+    def __init__(self, store: SecretStore | None) -> None:
+        self._store = store
+        self._taken: list[Sealed] = []
+
+    async def taken(
+        self, spec: SourceSpec, configuration: Configuration, identifier: UUID, before: ConnectorView | None = None
+    ) -> Configuration:
+        """The configuration as it is kept."""
+        if self._store is None:
+            return configuration
+        version = 1 if before is None else before.version + 1
+        sealed = self._store.sealed(spec, configuration, connector_id=identifier, version=version)
+        if before is not None:
+            sealed = await asyncio.to_thread(self._store.resealed, sealed, before.configuration)
+        self._taken.append(sealed)
+        return sealed.configuration
+
+    async def write(self) -> None:
+        """Return once every secret is durable."""
+        if self._store is not None:
+            for sealed in self._taken:
+                await asyncio.to_thread(self._store.write, sealed)
+
+
+def _checked(
+    document: Document, specs: Mapping[str, SourceSpec], secrets: SecretStore | None
+) -> tuple[SourceSpec | None, list[str]]:
     if document.kind not in specs:
         there = ", ".join(sorted(specs))
         return None, [f"{document.place}: kind: there is no source {document.kind!r}; there are {there}"]
     spec = specs[document.kind]
     provider = document.provider or document.name
-    _, problems = connectors.judged(spec, document.configuration, name=document.name, provider=provider)
+    configuration = document.configuration
+    problems: list[str] = []
+    if secrets is not None:
+        sealed, problems = secrets.judged(spec, configuration, connector_id=uuid4(), version=1)
+        configuration = sealed.configuration
+    problems += connectors.judged(spec, configuration, name=document.name, provider=provider)[1]
     return spec, [f"{document.place}: {problem}" for problem in problems]
 
 
-async def _apply(held: Connection, document: Document, spec: SourceSpec) -> Applied:
+async def _apply(held: Connection, document: Document, spec: SourceSpec, keeper: _Keeper) -> Applied:
     before = await connectors.named(held, document.name)
     if before is None:
-        return await _created(held, document, spec)
+        return await _created(held, document, spec, keeper)
     if before.kind != document.kind:
         raise Conflict(
             f"{document.place}: connector {document.name!r} is of kind {before.kind!r}, and stays so",
             hint="choose another name for another kind of source",
         )
+    before = await edit.locked(held, before.id, expected=None)
     provider, status = document.provider or before.provider, document.status or before.status
-    found = tuple(_differences(before, document.configuration, provider, status.value, spec))
-    if (before.configuration, before.provider) != (document.configuration, provider):
-        await connectors.change(held, before, configuration=document.configuration, provider=provider)
+    configuration = await keeper.taken(spec, document.configuration, before.id, before)
+    found = tuple(_differences(before, configuration, provider, status.value, spec))
+    if (before.configuration, before.provider) != (configuration, provider):
+        await connectors.change(held, before, configuration=configuration, provider=provider)
     if before.status is not status:
         await connectors.switch(held, before.id, status)
     after = await connectors.named(held, document.name)
@@ -104,17 +153,23 @@ async def _apply(held: Connection, document: Document, spec: SourceSpec) -> Appl
     return Applied(before.id, document.name, document.kind, change, version, found)
 
 
-async def _created(held: Connection, document: Document, spec: SourceSpec) -> Applied:
-    provider = document.provider or document.name
-    identifier = await connectors.insert(
-        held, name=document.name, spec=spec, configuration=document.configuration, provider=provider
+async def _created(held: Connection, document: Document, spec: SourceSpec, keeper: _Keeper) -> Applied:
+    provider, identifier = document.provider or document.name, uuid4()
+    configuration = await keeper.taken(spec, document.configuration, identifier)
+    await connectors.insert(
+        held,
+        name=document.name,
+        spec=spec,
+        configuration=configuration,
+        provider=provider,
+        identifier=identifier,
     )
     if document.status is not None:
         await connectors.switch(held, identifier, document.status)
     status = document.status or connectors.ConnectorStatus.ACTIVE
     described = {"kind": document.kind, "provider": provider, "status": status.value}
     found = [Difference(key, None, value) for key, value in described.items()]
-    told = masked(document.configuration, spec.config)
+    told = masked(configuration, spec.config)
     found += [Difference(key, None, value) for key, value in flat(told, "configuration")]
     return Applied(identifier, document.name, document.kind, Change.CREATED, 1, tuple(found))
 

@@ -193,7 +193,7 @@ def insist(
     _, problems = judged(spec, configuration, name=name, provider=provider)
     problems += schedule_problems(schedule or Schedule())
     if problems:
-        raise _wrong(name, problems)
+        raise wrong(name, problems)
 
 
 async def insert(
@@ -235,7 +235,7 @@ def checked(
     """
     model, problems = judged(spec, configuration, name=name, provider=provider, known_as=known_as)
     if problems or model is None:
-        raise _wrong(name, problems)
+        raise wrong(name, problems)
     return model
 
 
@@ -270,7 +270,8 @@ def name_problems(name: str) -> list[str]:
     return []
 
 
-def _wrong(name: str, problems: list[str]) -> ConfigError:
+def wrong(name: str, problems: list[str]) -> ConfigError:
+    """The error that tells of all these problems, each of which begins with its field."""
     return ConfigError("\n  ".join([f"connector {name!r} cannot be as it is described:", *problems]))
 
 

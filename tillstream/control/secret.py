@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from connectors.secret import REFERENCE, names_secret
+from connectors.secret import REFERENCE, Secrets, names_secret
 from connectors.spec import SourceSpec
 from schemas.errors import ConfigError
 from sinks.pool import Pool, connection
@@ -39,7 +39,34 @@ class Sealed:
     """A configuration with references in the place of secrets, and what is to be written: text by name of a file."""
 
     configuration: Configuration
-    files: Mapping[str, str]
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def options(self) -> list[str]:
+        """Those whose values were secrets, given as they are."""
+        return [name.rpartition("/")[2].rpartition("-")[0] for name in self.files]
+
+
+class Unkept:
+    """The secrets of a configuration that is tried and not kept, before those that this worker may use."""
+
+    def __init__(self, sealed: Sealed, behind: Secrets) -> None:
+        self._given = {_reference(name): text for name, text in sealed.files.items()}
+        self._behind = behind
+
+    def resolve(self, reference: str) -> str:
+        """
+        The secret behind a reference.
+
+        Raises:
+            SourceMisconfigured: as the worker's secrets do.
+        """
+        given = self._given.get(reference)
+        return self._behind.resolve(reference) if given is None else given
+
+    def learn(self, secret: str) -> None:
+        """Treat this as a secret, too."""
+        self._behind.learn(secret)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +86,15 @@ class SecretStore:
         Raises:
             ConfigError: a secret that could not be kept, by field.
         """
+        sealed, problems = self.judged(spec, configuration, connector_id=connector_id, version=version)
+        if problems:
+            raise ConfigError("\n  ".join(["a secret cannot be kept:", *problems]))
+        return sealed
+
+    def judged(
+        self, spec: SourceSpec, configuration: Configuration, *, connector_id: UUID, version: int
+    ) -> tuple[Sealed, list[str]]:
+        """As `sealed`, with what is wrong, by field. A secret that could not be kept is left out."""
         kept, files, problems = dict(configuration), {}, []
         for option, value in configuration.items():
             if not _is_literal(spec, option, value):
@@ -66,13 +102,35 @@ class SecretStore:
             self.register([value])
             if problem := _problem(value):
                 problems.append(f"{option}: {problem}")
+                del kept[option]
                 continue
             name = f"{connector_id}/{option}-{version}"
-            kept[option] = f"${{file:{name}}}"
+            kept[option] = _reference(name)
             files[name] = value
-        if problems:
-            raise ConfigError("\n  ".join(["a secret cannot be kept:", *problems]))
+        return Sealed(kept, files), problems
+
+    def resealed(self, sealed: Sealed, before: Configuration) -> Sealed:
+        """
+        The same, with the references of `before` where those hold the same secrets already. Blocking.
+
+        So what is applied twice changes nothing the second time.
+        """
+        kept, files = dict(sealed.configuration), dict(sealed.files)
+        for name, text in sealed.files.items():
+            option = name.rpartition("/")[2].rpartition("-")[0]
+            if self._holds(before.get(option), text):
+                kept[option] = before[option]
+                del files[name]
         return Sealed(kept, files)
+
+    def _holds(self, reference: object, text: str) -> bool:
+        match = REFERENCE.fullmatch(reference) if isinstance(reference, str) else None
+        if match is None or not match["file"] or not _is_id(match["file"].partition("/")[0]):
+            return False
+        try:
+            return (self.folder / match["file"]).read_bytes() == _content(text)
+        except OSError:
+            return False
 
     def write(self, sealed: Sealed) -> None:
         """
@@ -172,6 +230,14 @@ def _problem(value: str) -> str:
     return f"has more than {MAX_BYTES - 1} bytes" if size >= MAX_BYTES else ""
 
 
+def _reference(name: str) -> str:
+    return f"${{file:{name}}}"
+
+
+def _content(text: str) -> bytes:
+    return text.encode() + b"\n"  # whoever reads it takes one line's end away
+
+
 def _write(root: Path, name: str, text: str) -> None:
     root.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
     folder = root / name.partition("/")[0]
@@ -182,7 +248,7 @@ def _write(root: Path, name: str, text: str) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         with os.fdopen(os.open(temporary, flags, _FILE_MODE), "wb") as file:
-            file.write(text.encode() + b"\n")  # whoever reads it takes one line's end away
+            file.write(_content(text))
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -4,12 +4,26 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from tillstream.api.v1 import connector, dead_letter, event, lag, ledger, payment, replay, run, source_type, version
+from tillstream.api.v1 import (
+    connector,
+    dead_letter,
+    event,
+    lag,
+    ledger,
+    payment,
+    replay,
+    run,
+    source_type,
+    template,
+    unsaved,
+    version,
+)
 
 ROUTERS: tuple[APIRouter, ...] = (
     source_type.router,
+    template.router,
     connector.router,
-    connector.actions,
+    unsaved.router,
     version.router,
     run.router,
     payment.router,

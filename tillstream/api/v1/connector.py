@@ -1,4 +1,4 @@
-"""Connectors: made, shown, changed, let go of; tried before they are saved; run, paused, resumed."""
+"""Connectors: made, shown, changed, let go of; run, paused, resumed. Before they are saved: `unsaved.py`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Self
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Query, Response
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from connectors.clock import SystemClock
 from connectors.context import SourceContext
@@ -23,22 +23,16 @@ from tillstream.api.v1.shape import USUAL, After, Body, DryRun, Limit, Model, Pa
 from tillstream.api.v1.source_type import spec_of
 from tillstream.api.world import World, WorldDep
 from tillstream.config import Environment
-from tillstream.control import apply as applying
-from tillstream.control import check as checking
 from tillstream.control import connector as connectors
 from tillstream.control import cursor as cursors
-from tillstream.control import edit, report, request, trial
+from tillstream.control import edit, report, request, template, trial
 from tillstream.control import run as runs
 from tillstream.control.connector import ConnectorStatus, ConnectorView
-from tillstream.control.document import Document
 from tillstream.control.edit import Described, Wish
 from tillstream.control.schedule import Schedule
 
 router = APIRouter(prefix="/api/v1/connectors", tags=["connectors"], responses=PROBLEMS)
-actions = APIRouter(prefix="/api/v1", tags=["connectors"], responses=PROBLEMS)
 
-MOST_DOCUMENTS = 500
-CHECK_S = 60.0
 IfMatch = Annotated[
     str | None, Header(alias="If-Match", max_length=200, description="The ETag that the change is meant for.")
 ]
@@ -124,15 +118,48 @@ class ScheduleBody(Body):
 
 
 class NewConnector(Body):
-    """A connector that is to be. Without `provider` its name is it; it freezes at the first publish."""
+    """
+    A connector that is to be. Without `provider` its template's is it, or its name; it freezes at the first publish.
+
+    Of a `template` (`GET /templates`) it has the kind, and the options that are not given here.
+    """
 
     name: str = Field(min_length=1, max_length=255)
-    kind: str = Field(min_length=1, max_length=100)
+    kind: str | None = Field(default=None, min_length=1, max_length=100, description="Its template's, if it has one.")
+    template: str | None = Field(default=None, min_length=1, max_length=100)
     configuration: Configuration = Field(default_factory=dict)
     provider: str | None = Field(default=None, max_length=255)
     status: ConnectorStatus = ConnectorStatus.ACTIVE
     schedule: ScheduleBody = ScheduleBody()
     by: str = Field(default="", max_length=100, description="Who says so.")
+
+    @model_validator(mode="after")
+    def _is_of_a_kind(self) -> Self:
+        if self.kind is None and self.template is None:
+            raise ValueError("name its kind, or a template")
+        return self
+
+    def described(self) -> Described:
+        """
+        What is wanted, its template filled in.
+
+        Raises:
+            NotFound: there is no such template. Refusal: `invalid`; it is one of another kind.
+        """
+        kind, provider, configuration = self.kind or "", self.provider, self.configuration
+        if self.template is not None:
+            held = template.find(self.template)
+            if self.kind not in (None, held.kind):
+                raise Refusal("invalid", f"template {held.name!r} is of kind {held.kind!r}", field="kind")
+            kind, provider, configuration = held.kind, provider or held.provider, held.filled(configuration)
+        return Described(
+            name=self.name,
+            kind=kind,
+            provider=provider or self.name,
+            status=self.status,
+            configuration=configuration,
+            schedule=Schedule(**self.schedule.model_dump()),
+        )
 
 
 class WholeConnector(Body):
@@ -156,21 +183,6 @@ class Patch(Body):
     schedule: dict[str, Any] | None = None
 
 
-class ProblemShape(Model):
-    """One thing that is wrong with a configuration."""
-
-    field: str
-    message: str
-
-
-class Validation(Model):
-    """Whether a configuration can be, and every problem if not."""
-
-    valid: bool
-    problems: list[ProblemShape]
-    options: Configuration
-
-
 class StepShape(Model):
     """One step of a trial: what was tried, how long it took, what to do if it failed."""
 
@@ -180,13 +192,6 @@ class StepShape(Model):
     detail: str
     hint: str
     found: list[str]
-
-
-class Trial(Model):
-    """A source tried once, changing nothing."""
-
-    ok: bool
-    steps: list[StepShape]
 
 
 class TryBody(Body):
@@ -208,22 +213,6 @@ class TryShape(Model):
     duration_s: float
 
 
-class DescribedBody(Body):
-    """One connector as `connector.yaml` describes it."""
-
-    name: str = Field(min_length=1, max_length=255)
-    kind: str = Field(min_length=1, max_length=100)
-    configuration: Configuration
-    provider: str | None = Field(default=None, max_length=255)
-    status: ConnectorStatus | None = None
-
-
-class ApplyBody(Body):
-    """Connectors to bring about, all or none."""
-
-    connectors: list[DescribedBody] = Field(min_length=1, max_length=MOST_DOCUMENTS)
-
-
 class DifferenceShape(Model):
     """One key that is other than before; null: it was not there, or is not there any more."""
 
@@ -231,24 +220,6 @@ class DifferenceShape(Model):
     # what JSON has
     before: Any
     after: Any
-
-
-class AppliedShape(Model):
-    """What became of one described connector."""
-
-    id: UUID
-    name: str
-    kind: str
-    change: Literal["created", "changed", "unchanged"]
-    version: int
-    differences: list[DifferenceShape]
-
-
-class Applied(Model):
-    """What became of all of them."""
-
-    dry_run: bool
-    connectors: list[AppliedShape]
 
 
 class NoteBody(Body):
@@ -313,17 +284,10 @@ async def create_connector(
     body: NewConnector, world: WorldDep, response: Response, reserved: ReservedDep, dry_run: DryRun = False
 ) -> ConnectorDetail:
     """Make a connector; a worker starts it within seconds."""
-    spec_of(world, body.kind)
+    described = body.described()
+    spec_of(world, described.kind)
     known = await _known(world, reserved.id) if reserved.again else None
     if known is None:
-        described = Described(
-            name=body.name,
-            kind=body.kind,
-            provider=body.provider or body.name,
-            status=body.status,
-            configuration=body.configuration,
-            schedule=Schedule(**body.schedule.model_dump()),
-        )
         known = await edit.create(
             world.pool,
             described,
@@ -384,52 +348,6 @@ async def delete_connector(ref: str, world: WorldDep, if_match: IfMatch = None, 
     if not dry_run:
         await connectors.delete(world.pool, view, expected=expected)
     return Response(status_code=204)
-
-
-@actions.post("/connectors:validate")
-async def validate_connector(body: NewConnector, world: WorldDep) -> Validation:
-    """Whether a configuration can be, without any I/O: every problem at once."""
-    spec = spec_of(world, body.kind)
-    provider = body.provider or body.name
-    model, problems = connectors.judged(spec, body.configuration, name=body.name, provider=provider)
-    told = [each.partition(": ") for each in problems]
-    return Validation(
-        valid=model is not None and not problems,
-        problems=[
-            ProblemShape(field=field if colon else "", message=world.redact(message if colon else field))
-            for field, colon, message in told
-        ],
-        options=connectors.in_force(spec, body.configuration),
-    )
-
-
-@actions.post("/connectors:check")
-async def check_connector(body: NewConnector, world: WorldDep, reserved: ReservedDep) -> Trial:
-    """Try a configuration that is not saved, step by step, from here; nothing is changed and nothing published."""
-    spec = spec_of(world, body.kind)
-    config = connectors.checked(spec, body.configuration, name=body.name, provider=body.provider or body.name)
-    async with trying(world):
-        steps = await checking.check(spec, config, context_of(world, reserved.id, body.name), within_s=CHECK_S)
-    shapes = [StepShape.of(step) for step in steps]
-    for each in shapes:
-        each.detail, each.hint = world.redact(each.detail), world.redact(each.hint)
-        each.found = [world.redact(name) for name in each.found]
-    return Trial(ok=all(each.ok for each in shapes), steps=shapes)
-
-
-@actions.post("/connectors:apply")
-async def apply_connectors(body: ApplyBody, world: WorldDep, dry_run: DryRun = False) -> Applied:
-    """Bring connectors to what is described: create, change, pause or resume them; all or none."""
-    names = [each.name for each in body.connectors]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise Refusal("invalid", f"described twice: {', '.join(twice)}", field="connectors")
-    wanted = [
-        Document(f"connectors.{index}", each.name, each.kind, each.configuration, each.provider, each.status)
-        for index, each in enumerate(body.connectors)
-    ]
-    done = await applying.apply(world.pool, wanted, world.specs, dry_run=dry_run)
-    return Applied(dry_run=dry_run, connectors=[AppliedShape.of(each) for each in done])
 
 
 @router.post("/{ref}/test")

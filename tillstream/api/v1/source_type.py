@@ -1,4 +1,4 @@
-"""The kinds of source, and templates for known providers."""
+"""The kinds of source."""
 
 from __future__ import annotations
 
