@@ -11,12 +11,11 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import typer.main
 from pydantic import BaseModel, SecretStr
 from pydantic_core import PydanticUndefined
 
@@ -31,8 +30,10 @@ from schemas.metric import METRICS
 from schemas.topic import topics
 from tillstream import asyncapi, docs_source
 from tillstream.api.app import document
-from tillstream.cli.app import app
+from tillstream.cli.app import tree
 from tillstream.cli.exit import MEANINGS
+from tillstream.cli.output import MEANINGS as OUTPUTS
+from tillstream.cli.tree import commands
 from tillstream.config import OTHER_VARIABLES, all_settings, show
 from tillstream.docs_source import table
 from tillstream.reason import reasons
@@ -62,9 +63,27 @@ WITHOUT_ALERT: Mapping[str, str] = {
 
 
 _CLI_INTRO = """\
-Data goes to standard output, everything else to standard error. `-o json` prints what the services return.
-`NO_COLOR` is heeded. Errors are a code, a message and a hint, never a traceback (unless `-v`).
+Data goes to standard output, everything else to standard error. Errors are a code, a message and a hint, never a
+traceback (unless `-v`). Whoever reads no further ends a command in silence.
 """
+_OUTPUT_INTRO = """\
+Every command that prints data takes `-o`. What only prints takes `--columns a,b` (headings of the table, or fields of
+the JSON) and `--no-headers` for `table` and `csv`; the columns of `csv` are the same whatever the rows hold.
+
+In CSV, text that a spreadsheet would take for a formula (it begins with `=`, `+`, `-`, `@`, a TAB or a line's end) has
+an apostrophe in front, as has text that begins with an apostrophe: one that is taken away gives the text again. Numbers
+stay numbers, and nothing is an empty field.
+"""
+_VARIABLES_INTRO = """\
+An option wins over a variable, that over the TOML file (`--config`, else `TILL_CONFIG`, else `./till.toml`), that over
+what a stack that runs in the home tells of itself, that over the default: `till config show --origin`. Every setting
+has a variable, `sink.slice_events` for one `TILL_SINK_SLICE_EVENTS`: [config.md](config.md). Beside them:
+"""
+_VARIABLES: Mapping[str, str] = {
+    "TILL_HOME": "The home: where a stack keeps its data, and tells where it serves; else one below the user's own.",
+    **OTHER_VARIABLES,
+    "NO_COLOR": "Whatever it holds, nothing is coloured.",
+}
 _CONFIG_INTRO = """\
 A flag (`till --set sink.slice_events=500 …`) wins over a variable, that over the TOML file, that over what a
 running stack of the home tells of itself, that over the default. `till config show --origin` tells which did.
@@ -150,29 +169,27 @@ def _json(body: Mapping[str, object]) -> str:
 
 
 def _cli() -> str:
-    root = typer.main.get_command(app)
+    root = tree()
     parts = [
         "# The command line\n",
         _NOTE,
         _CLI_INTRO,
+        "## Output\n",
+        _OUTPUT_INTRO,
+        table(("`-o`", "what it prints"), [(f"`{each.value}`", meaning) for each, meaning in OUTPUTS.items()]),
         "## Exit statuses\n",
         table(("status", "meaning"), [(str(status.value), meaning) for status, meaning in MEANINGS.items()]),
+        "## Variables\n",
+        _VARIABLES_INTRO,
+        table(("variable", "what it is"), [(f"`{name}`", text) for name, text in _VARIABLES.items()]),
         "## `till`\n",
         _parameters(root),
     ]
-    parts += [part for name, command in _commands(root) for part in _command(name, command)]
+    parts += [part for name, command in commands(root) for part in _command(name, command)]
     return "\n".join(parts)
 
 
 # Typer's commands are Click's, which it hides
-def _commands(group: Any, prefix: str = "till") -> Iterator[tuple[str, Any]]:
-    for name, command in group.commands.items():
-        if hasattr(command, "commands"):
-            yield from _commands(command, f"{prefix} {name}")
-        else:
-            yield f"{prefix} {name}", command
-
-
 def _command(name: str, command: Any) -> list[str]:
     arguments = " ".join(
         parameter.name.upper() if parameter.required else f"[{parameter.name.upper()}]"

@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
-from tillstream.cli.output import Output, print_data
+from tillstream.cli.option import DocumentOption
+from tillstream.cli.output import DocumentOutput, Output, print_data
 
 group = typer.Typer(help="The HTTP API, which `till up` and `till worker api` serve.", no_args_is_help=True)
 
@@ -18,10 +17,8 @@ def options() -> None:
 
 
 @group.command("openapi")
-def openapi(
-    output: Annotated[Output, typer.Option("--output", "-o", help="As `json` or `yaml`.")] = Output.JSON,
-) -> None:
+def openapi(output: DocumentOption = DocumentOutput.JSON) -> None:
     """Print its OpenAPI 3.1 document. Needs no server and no database."""
     from tillstream.api.app import document
 
-    print_data(Output.JSON if output is Output.TABLE else output, document())
+    print_data(Output(output.value), document())

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import typer
+import typer.main
 
 from schemas.errors import TillError
 from tillstream.cli import (
@@ -27,6 +27,7 @@ from tillstream.cli import (
 from tillstream.cli.context import FLAGS, explained
 from tillstream.cli.exit import ExitStatus, status_of
 from tillstream.cli.output import note, print_error
+from tillstream.cli.tree import with_layout
 
 app = typer.Typer(
     name="till",
@@ -74,10 +75,16 @@ def options(
         FLAGS.settings[key.strip()] = value
 
 
+# a command of Click's, which Typer hides
+def tree() -> Any:
+    """The whole tree of commands, with the options that are added to many."""
+    return with_layout(typer.main.get_command(app))
+
+
 def main() -> None:
     """Run `till`. An error of ours is printed as code, message and hint, and has an exit status of its own."""
     try:
-        app()
+        tree()(prog_name="till")
     except TillError as exc:
         if FLAGS.verbose:
             raise

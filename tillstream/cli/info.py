@@ -40,7 +40,9 @@ def show(
     """Print every setting, secrets masked."""
     rows = list(context.load().shown())
     if output is not Output.TABLE:
-        print_data(output, {key: {"value": value, "origin": place} if origin else value for key, value, place in rows})
+        told = {key: {"value": value, "origin": place} if origin else value for key, value, place in rows}
+        names = ("setting", "value", "origin") if origin else ("setting", "value")
+        print_data(output, told, rows=[dict(zip(names, row, strict=False)) for row in rows], fields=names)
     elif origin:
         print_table(("setting", "value", "origin"), rows)
     else:

@@ -1,6 +1,6 @@
 """
-What commands print: tables for people, JSON and YAML for programs, on standard output; notes and errors on standard
-error.
+What commands print: tables for people, JSON, JSON Lines, YAML and CSV for programs, on standard output; notes and
+errors on standard error.
 
 Nothing that comes from data reaches a terminal unescaped: a file's name cannot move the cursor.
 """
@@ -10,11 +10,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import Enum, StrEnum
 from pathlib import Path
+from typing import Literal
 from uuid import UUID
 
 from rich import box
@@ -23,6 +24,8 @@ from rich.table import Table
 from rich.text import Text
 
 from schemas.errors import TillError
+from tillstream.cli import delimited
+from tillstream.cli.layout import LAYOUT, positions
 from tillstream.escape import escaped
 from tillstream.redaction import process_redactor
 
@@ -35,31 +38,80 @@ class Output(StrEnum):
 
     TABLE = "table"
     JSON = "json"
+    JSONL = "jsonl"
+    YAML = "yaml"
+    CSV = "csv"
+
+
+class DocumentOutput(StrEnum):
+    """How a document is printed, which has no rows."""
+
+    JSON = "json"
     YAML = "yaml"
 
 
-def print_data(output: Output, value: object) -> None:
-    """`value` as JSON or YAML: dataclasses as objects, instants in RFC 3339 with `Z`, ids as strings."""
-    told = json.dumps(plain(value), indent=2, ensure_ascii=False, default=str) + "\n"
-    if output is Output.YAML:
-        import yaml  # noqa: PLC0415  imports wait until they are needed: `till --help` stays fast
+MEANINGS: dict[Output, str] = {
+    Output.TABLE: "for people: amounts in major units, ids shortened; folded on a terminal, never in a pipe",
+    Output.JSON: 'the API\'s answer as it is; a list is `{"data": [...], "next": ...}`',
+    Output.JSONL: "an object a line, written as the pages come",
+    Output.YAML: "the same as JSON",
+    Output.CSV: "RFC 4180, with a header; the columns are the fields of the API's model, nested values are JSON",
+}
 
-        told = yaml.safe_dump(json.loads(told), sort_keys=False, allow_unicode=True, width=_YAML_WIDTH)
-    sys.stdout.write(told)
+
+def print_data(
+    output: Output, value: object, *, rows: Iterable[object] | None = None, fields: Sequence[str] = ()
+) -> None:
+    """
+    `value` for programs: dataclasses as objects, instants in RFC 3339 with `Z`, ids as strings.
+
+    JSON Lines and CSV print `rows`, or else the elements of a value that is a list or a page, or else itself; CSV has
+    these `fields`, or else those that the rows have.
+    """
+    match output:
+        case Output.JSONL:
+            print_lines([json.dumps(row, ensure_ascii=False, default=str) for row in _rows(value, rows)])
+        case Output.CSV:
+            found = _rows(value, rows)
+            names = fields or list(dict.fromkeys(name for row in found for name in row))
+            print_csv(found, names)
+        case Output.YAML:
+            import yaml  # noqa: PLC0415  imports wait until they are needed: `till --help` stays fast
+
+            told = json.loads(json.dumps(plain(value), default=str))
+            sys.stdout.write(yaml.safe_dump(told, sort_keys=False, allow_unicode=True, width=_YAML_WIDTH))
+        case _:
+            sys.stdout.write(json.dumps(plain(value), indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def print_csv(rows: Iterable[Mapping[str, object]], fields: Sequence[str], *, header: bool = True) -> None:
+    """These fields of the rows, or those that `--columns` names; the header unless there is one already."""
+    names = [fields[place] for place in positions(fields)]
+    head = [names] if header and LAYOUT.headers and names else []
+    told = [[row.get(name) for name in names] for row in rows]
+    sys.stdout.write(delimited.lines([*head, *told], to_terminal=sys.stdout.isatty()))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str = "") -> None:
     """A table, folded to the terminal; `empty` is noted where there are no rows."""
+    places = positions(columns)
     if not rows and empty:
         note(empty)
         return
     to_terminal = sys.stdout.isatty()
-    table = Table(box=box.SIMPLE_HEAD if to_terminal else None, pad_edge=False, header_style="bold", show_edge=False)
-    for index, name in enumerate(columns):
+    table = Table(
+        box=box.SIMPLE_HEAD if to_terminal and LAYOUT.headers else None,
+        pad_edge=False,
+        header_style="bold",
+        show_edge=False,
+        show_header=LAYOUT.headers,
+    )
+    for index in places:
         numeric = bool(rows) and all(isinstance(row[index], int | float | Decimal) for row in rows)
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=not to_terminal)
+        justify: Literal["left", "right"] = "right" if numeric else "left"
+        table.add_column(columns[index], justify=justify, overflow="fold", no_wrap=not to_terminal)
     for row in rows:
-        table.add_row(*(Text(cell(value)) for value in row))
+        table.add_row(*(Text(cell(row[index])) for index in places))
     console = Console(width=None if to_terminal else _PIPE_WIDTH)
     # Rich ends the process where nobody reads on; a demonstration must stop in order
     with console.capture() as printed:
@@ -68,10 +120,11 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, emp
 
 
 def print_fields(fields: Sequence[tuple[str, object]]) -> None:
-    """Name and value, a line each."""
-    width = max((len(name) for name, _ in fields), default=0)
-    for name, value in fields:
-        sys.stdout.write(f"{name.ljust(width)}  {cell(value)}\n")
+    """Name and value, a line each; without headers the value alone."""
+    shown = [fields[place] for place in positions([name for name, _ in fields])]
+    width = max((len(name) for name, _ in shown), default=0)
+    for name, value in shown:
+        sys.stdout.write(f"{name.ljust(width)}  {cell(value)}\n" if LAYOUT.headers else f"{cell(value)}\n")
 
 
 def print_lines(lines: Sequence[str]) -> None:
@@ -119,6 +172,15 @@ def plain(value: object) -> object:
     if isinstance(value, Sequence | set | frozenset) and not isinstance(value, str | bytes):
         return [plain(item) for item in value]
     return _scalar(value)
+
+
+def _rows(value: object, rows: Iterable[object] | None) -> list[dict[str, object]]:
+    """One object each; of a page of the API its elements."""
+    found = plain(list(rows)) if rows is not None else plain(value)
+    if isinstance(found, dict) and set(found) == {"data", "next"}:
+        found = found["data"]
+    elements = found if isinstance(found, list) else [found]
+    return [each if isinstance(each, dict) else {"value": each} for each in elements]
 
 
 def _scalar(value: object) -> object:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -83,7 +84,9 @@ def check(
         raise typer.BadParameter("name a connector or a file, one of them", param_hint="connector")
     tried = context.run(_checked_file(file, timeout) if file is not None else _checked(connector or "", timeout))
     if output is not Output.TABLE:
-        print_data(output, [{"connector": name, "ok": _is_well(steps), "steps": steps} for name, steps in tried])
+        each_step = [{"connector": name, **asdict(step)} for name, steps in tried for step in steps]
+        tests = [{"connector": name, "ok": _is_well(steps), "steps": steps} for name, steps in tried]
+        print_data(output, tests, rows=each_step)
     else:
         rows = [
             (name, "ok" if step.ok else "failed", step.name, f"{step.duration_s:.3f} s", _detail(step))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 PATIENCE_S = 30.0  # a worker that joins its group after one that was killed waits for the other's session to end
 ASK_EVERY_S = 0.2
+_COLUMNS = ("process", "state", "pid", "restarts", "readiness", "metrics")
 
 
 def register(app: typer.Typer) -> None:
@@ -75,7 +76,8 @@ def status(output: OutputOption = Output.TABLE) -> None:
     workers = context.run(worker.look(settings.home / "run"))
     well = state is not None and state.ready and bool(workers) and all(each.ready for each in workers)
     if output is not Output.TABLE:
-        print_data(output, _as_json(state, workers, well=well))
+        rows = [dict(zip(_COLUMNS, row, strict=True)) for row in _processes(state, workers)]
+        print_data(output, _as_json(state, workers, well=well), rows=rows, fields=_COLUMNS)
     else:
         _print(str(settings.home), state, workers)
     if not well:
@@ -99,7 +101,8 @@ def doctor(output: OutputOption = Output.TABLE) -> None:
         examination.examine(Home(loaded.settings.home), kafka_bootstrap=kafka, postgres_dsn=postgres)
     )
     if output is not Output.TABLE:
-        print_data(output, {"well": all(each.ok for each in findings), "findings": findings})
+        told = {"well": all(each.ok for each in findings), "findings": findings}
+        print_data(output, told, rows=findings)
     else:
         rows = [
             (
@@ -193,6 +196,10 @@ def _as_json(state: StackState | None, workers: list[WorkerView], *, well: bool)
 
 def _print(home: str, state: StackState | None, workers: list[WorkerView]) -> None:
     print_fields([("home", home), ("stack", "not running" if state is None else f"running, process {state.pid}")])
+    print_table(_COLUMNS, _processes(state, workers))
+
+
+def _processes(state: StackState | None, workers: list[WorkerView]) -> list[tuple[object, ...]]:
     by_role = {each.role: each for each in workers}
     rows: list[tuple[object, ...]] = []
     for child in () if state is None else state.children:
@@ -202,4 +209,4 @@ def _print(home: str, state: StackState | None, workers: list[WorkerView]) -> No
     rows += [
         (each.role, "", None, None, "ready" if each.ready else each.problem, each.url) for each in by_role.values()
     ]
-    print_table(("process", "state", "pid", "restarts", "readiness", "metrics"), rows)
+    return rows

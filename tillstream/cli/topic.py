@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from tillstream.cli import context
-from tillstream.cli.option import OutputOption
-from tillstream.cli.output import Output, print_data, print_table
+from tillstream.cli.option import DocumentOption, OutputOption
+from tillstream.cli.output import DocumentOutput, Output, print_data, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,7 +48,7 @@ def lag(output: OutputOption = Output.TABLE) -> None:
 
 
 @group.command("asyncapi")
-def asyncapi(output: OutputOption = Output.JSON) -> None:
+def asyncapi(output: DocumentOption = DocumentOutput.JSON) -> None:
     """
     Print the AsyncAPI 3 document of the installation's topics: what flows, by whom, under which keys.
 
@@ -57,10 +57,8 @@ def asyncapi(output: OutputOption = Output.JSON) -> None:
     from tillstream.asyncapi import document
     from tillstream.wiring import topics_of
 
-    if output is Output.TABLE:
-        raise typer.BadParameter("a document has no table: json or yaml")
     chosen = context.settings()
-    print_data(output, document(topics_of(chosen), prefix=chosen.topic.prefix))
+    print_data(Output(output.value), document(topics_of(chosen), prefix=chosen.topic.prefix))
 
 
 async def _measured() -> list[PartitionLag]:

@@ -224,4 +224,4 @@ def test_a_document_has_no_table(tmp_path: Path) -> None:
     refused = till("topic", "asyncapi", "-o", "table", TILL_HOME=str(tmp_path))
 
     assert refused.returncode == 2
-    assert "json or yaml" in refused.stderr
+    assert "'json', 'yaml'" in refused.stderr

@@ -7,10 +7,12 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
+from typing import Annotated, Any
 from uuid import UUID
 
 import pytest
@@ -23,10 +25,11 @@ from schemas.errors import TillError
 from schemas.letter import DeadLetter
 from tillstream import config
 from tillstream.cli import context, output
-from tillstream.cli.app import app
+from tillstream.cli.app import tree
 from tillstream.cli.deadletter import State, _place
 from tillstream.cli.exit import MEANINGS, ExitStatus, status_of
 from tillstream.cli.stack import Teller
+from tillstream.cli.tree import commands
 from tillstream.cli.worker import WorkerRole
 from tillstream.config import Role
 from tillstream.control.letter import LetterState, LetterView
@@ -59,29 +62,78 @@ def test_the_help_is_there_at_once_and_imports_nothing_heavy() -> None:
 
 
 def test_nouns_are_singular_and_every_command_has_help() -> None:
-    root = typer.main.get_command(app)
+    root = tree()
 
-    assert set(root.commands) >= {  # type: ignore[attr-defined]
+    assert set(root.commands) >= {
         "up", "down", "status", "doctor", "demo", "worker", "migrate", "version", "config",
         "payment", "deadletter", "ledger", "replay", "run", "connector", "topic",
     }  # fmt: skip
-    for name, command in root.commands.items():  # type: ignore[attr-defined]
-        assert command.help, name
-        for inner, each in getattr(command, "commands", {}).items():
-            assert each.help, f"{name} {inner}"
-            assert each.help.split("\n")[0].endswith("."), f"{name} {inner}"
+    assert [problem for name, group in groups(root) for problem in undocumented(name, group)] == []
+    assert [problem for name, command in commands(root) for problem in undocumented(name, command)] == []
 
 
-def test_every_option_says_what_it_does() -> None:
-    def commands(group: object) -> list[object]:
-        found = []
-        for command in group.commands.values():  # type: ignore[attr-defined]
-            found += commands(command) if hasattr(command, "commands") else [command]
-        return found
+# Typer's commands are Click's, which it hides
+def groups(group: Any, name: str = "till") -> Iterator[tuple[str, Any]]:
+    yield name, group
+    for inner, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from groups(command, f"{name} {inner}")
 
-    for command in commands(typer.main.get_command(app)):
-        for parameter in command.params:  # type: ignore[attr-defined]
-            assert parameter.help, f"{command.name} {parameter.name}"  # type: ignore[attr-defined]
+
+def undocumented(name: str, command: Any) -> list[str]:
+    """What of a command, its arguments and its options is not told."""
+    first = (command.help or "").split("\n")[0]
+    found = [] if first.strip().endswith(".") else [f"{name}: its help is no sentence: {first!r}"]
+    return found + [f"{name}: {each.name} has no help" for each in command.params if not (each.help or "").strip()]
+
+
+def test_what_has_no_help_is_found() -> None:
+    silent = typer.Typer(add_completion=False)
+
+    @silent.command("run")
+    def run(what: str, fast: Annotated[bool, typer.Option(help=" ")] = False) -> None:
+        pass
+
+    @silent.command("stop")
+    def stop(why: Annotated[str, typer.Argument(help="Why.")]) -> None:
+        """Stop it"""
+
+    root = typer.main.get_command(silent)
+
+    assert [each for name, command in commands(root) for each in undocumented(name, command)] == [
+        "till run: its help is no sentence: ''",
+        "till run: what has no help",
+        "till run: fast has no help",
+        "till stop: its help is no sentence: 'Stop it'",
+    ]
+
+
+def test_the_page_of_the_command_line_has_every_command_argument_and_option_and_what_holds_for_all() -> None:
+    page = (Path(__file__).parents[3] / "docs/cli.md").read_text(encoding="utf-8")
+    sections = {part.partition("\n")[0].strip("`"): part for part in page.split("\n## ")}
+
+    for name, command in commands(tree()):
+        arguments = re.compile(rf"{name}( \[?[A-Z_]+\]?)*")
+        (section,) = [text for title, text in sections.items() if arguments.fullmatch(title)]
+        assert command.help.split("\n")[0] in section, name
+        for parameter in command.params:
+            shown = parameter.opts if parameter.opts[0].startswith("-") else [parameter.name.upper()]
+            told = all(f"`{each}" in section or f", {each}" in section for each in shown)
+            assert told or parameter.name == "help", f"{name} {parameter.name}"
+    for status in ExitStatus:
+        assert f"| {status.value} | {MEANINGS[status]} |" in sections["Exit statuses"]
+    for each in output.Output:
+        assert f"| `{each.value}` | {output.MEANINGS[each]} |" in sections["Output"]
+    for variable in (*config.OTHER_VARIABLES, "TILL_HOME", "NO_COLOR"):
+        assert f"| `{variable}` |" in sections["Variables"]
+    assert "wins over" in sections["Variables"]
+
+
+def test_options_of_rows_are_on_what_prints_rows_and_on_nothing_that_changes_something() -> None:
+    with_columns = {name for name, command in commands(tree()) if "columns" in {each.name for each in command.params}}
+
+    assert {"till payment list", "till deadletter show", "till source list", "till status"} <= with_columns
+    assert with_columns.isdisjoint({"till deadletter redrive", "till connector delete", "till topic asyncapi"})
 
 
 def test_the_roles_of_the_command_line_are_those_of_the_settings() -> None:
