@@ -48,6 +48,9 @@ SFTP_PASSWORD = "SFTP_PASS"  # noqa: S105  and this: seed 004's name of a bank's
 OTHER_VARIABLES: dict[str, str] = {
     CONFIG_VARIABLE: "The TOML file to read instead of `till.toml` in the working directory.",
     "TILL_CACHE": "Where downloads for the embedded stack are kept; may be deleted at any time.",
+    "TILL_API_URL": "The API that commands ask, unless `--api`, `--context` or `--home` names one.",
+    "TILL_CONTEXT": "The context whose API commands ask, as `--context` names one; `TILL_API_URL` wins over it.",
+    "TILL_CONTEXTS": "The file of contexts, which `till context` keeps, instead of the usual one.",
     "TILL_JAVA": "The Java program (17 or newer) that runs the embedded broker.",
     "TILL_MAVEN_REPOSITORY": "Where the broker's jars are fetched; their checksums decide, not the place.",
     f"{REFERABLE_PREFIX}*": "Secrets that connectors may refer to as `${env:TILL_SECRET_…}`: see `secrets.env`.",

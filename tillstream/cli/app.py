@@ -12,6 +12,7 @@ from schemas.errors import TillError
 from tillstream.cli import (
     api,
     connector,
+    contexts,
     deadletter,
     demo,
     info,
@@ -48,17 +49,25 @@ for _name, _group in (
     ("ledger", ledger.group),
     ("topic", topic.group),
     ("api", api.group),
+    ("context", contexts.group),
     ("config", info.config_group),
 ):
     app.add_typer(_group, name=_name)
 
 
 @app.callback()
-def options(
+def options(  # noqa: PLR0917  Typer reads options from the signature
     config: Annotated[
         Path | None, typer.Option(help="TOML file of settings; else TILL_CONFIG, else ./till.toml.")
     ] = None,
     home: Annotated[Path | None, typer.Option(help="Home of the stack to work with; else TILL_HOME.")] = None,
+    api_: Annotated[
+        str | None,
+        typer.Option("--api", metavar="URL", help="The API to ask; else the context's, or the home's."),
+    ] = None,
+    context: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The context whose API to ask: see `till context`.")
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A setting, such as log.level=debug. Repeatable."),
@@ -67,6 +76,7 @@ def options(
 ) -> None:
     """Options of every command; they stand before its name."""
     FLAGS.config, FLAGS.home, FLAGS.verbose = config, home, verbose
+    FLAGS.api, FLAGS.context = api_, context
     FLAGS.settings.clear()
     for each in set_ or []:
         key, equals, value = each.partition("=")

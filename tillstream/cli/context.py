@@ -34,6 +34,8 @@ class Flags:
 
     config: Path | None = None
     home: Path | None = None
+    api: str | None = None
+    context: str | None = None
     settings: dict[str, str] = field(default_factory=dict)
     verbose: bool = False
 
@@ -79,10 +81,15 @@ def explained(error: TillError) -> TillError:
 
 def settings() -> Settings:
     """The settings in force, for a command that prints data: its log tells warnings only."""
-    loaded = load()
-    _LOADED[:] = [loaded]
+    return loaded().settings
+
+
+def loaded() -> Loaded:
+    """As `settings`, with their origins."""
+    found = load()
+    _LOADED[:] = [found]
     quieten()
-    return loaded.settings
+    return found
 
 
 def quieten() -> None:

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import IntEnum
 
-from schemas.errors import BrokerError, ConfigError, Conflict, Disposition, NotFound, StackBusy, TillError, TimedOut
+from schemas.errors import (
+    BrokerError,
+    ConfigError,
+    Conflict,
+    Disposition,
+    NotFound,
+    PreconditionFailed,
+    StackBusy,
+    TillError,
+    TimedOut,
+)
+from tillstream.cli.problem import ApiProblem
 
 
 class ExitStatus(IntEnum):
@@ -28,7 +40,7 @@ MEANINGS: dict[ExitStatus, str] = {
     ExitStatus.USAGE: "The command line is wrong.",
     ExitStatus.NOT_FOUND: "What was named is not there.",
     ExitStatus.CONFLICT: "The present state does not allow it.",
-    ExitStatus.UNREACHABLE: "Kafka or PostgreSQL does not answer; trying again may help.",
+    ExitStatus.UNREACHABLE: "The API, Kafka or PostgreSQL does not answer; trying again may help.",
     ExitStatus.TIMED_OUT: "It was not done within its deadline.",
     ExitStatus.PARTIAL: "Some of it was done, and some refused.",
     ExitStatus.CONFIG: "Settings or a connector's configuration are wrong.",
@@ -36,16 +48,51 @@ MEANINGS: dict[ExitStatus, str] = {
 }
 
 
+# of problems whose code is no error's of ours: what the API itself refuses
+_BY_HTTP: dict[int, ExitStatus] = {
+    400: ExitStatus.USAGE,
+    404: ExitStatus.NOT_FOUND,
+    409: ExitStatus.CONFLICT,
+    412: ExitStatus.CONFLICT,
+    413: ExitStatus.USAGE,
+    422: ExitStatus.USAGE,
+    428: ExitStatus.CONFLICT,
+    408: ExitStatus.UNREACHABLE,
+    429: ExitStatus.UNREACHABLE,
+    502: ExitStatus.UNREACHABLE,
+    503: ExitStatus.UNREACHABLE,
+    504: ExitStatus.TIMED_OUT,
+}
+
+
 def status_of(error: TillError) -> ExitStatus:
-    """The status for an error that ended a command."""
-    if isinstance(error, NotFound):
+    """The status for an error that ended a command; the API's problems have that of the error they tell of."""
+    if not isinstance(error, ApiProblem):
+        return _status_of(type(error))
+    kind = _kinds().get(error.code)
+    return _BY_HTTP.get(error.status, ExitStatus.FAILED) if kind is None else _status_of(kind)
+
+
+def _status_of(kind: type[TillError]) -> ExitStatus:
+    if issubclass(kind, NotFound):
         return ExitStatus.NOT_FOUND
-    if isinstance(error, Conflict | StackBusy):
+    if issubclass(kind, Conflict | PreconditionFailed | StackBusy):
         return ExitStatus.CONFLICT
-    if isinstance(error, TimedOut):
+    if issubclass(kind, TimedOut):
         return ExitStatus.TIMED_OUT
-    if isinstance(error, ConfigError):
+    if issubclass(kind, ConfigError):
         return ExitStatus.CONFIG
-    if error.disposition is Disposition.RETRY or isinstance(error, BrokerError):
+    if kind.disposition is Disposition.RETRY or issubclass(kind, BrokerError):
         return ExitStatus.UNREACHABLE
     return ExitStatus.FAILED
+
+
+def _kinds() -> dict[str, type[TillError]]:
+    """Our errors by their code."""
+
+    def below(kind: type[TillError]) -> Iterator[type[TillError]]:
+        for each in kind.__subclasses__():
+            yield each
+            yield from below(each)
+
+    return {kind.code: kind for kind in below(TillError) if kind is not ApiProblem and kind.code != TillError.code}

@@ -140,9 +140,14 @@ def note(text: str) -> None:
 def print_error(error: TillError) -> None:
     """Code, message and hint on standard error; no traceback."""
     message = "\n".join(escaped(line) for line in str(error).splitlines())
-    note(f"error [{error.code}]: {message}")
+    note(f"error [{escaped(error.code)}]: {message}")
     if error.hint:
-        note(f"  hint: {error.hint}")
+        note(f"  hint: {_unobeyed(error.hint)}")
+
+
+def _unobeyed(text: str) -> str:
+    """`text` on one line, its quotes as they are."""
+    return "".join(char if char.isprintable() else escaped(char) for char in text)
 
 
 def cell(value: object) -> str:

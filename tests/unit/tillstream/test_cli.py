@@ -4,9 +4,9 @@ import asyncio
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -35,7 +35,7 @@ from tillstream.config import Role
 from tillstream.control.letter import LetterState, LetterView
 from tillstream.embedded.state import StackState
 
-HELP_S = 1.0  # 0.17 s on a quiet machine; other tests run beside this one
+HELP_TIMES = 5  # what importing Typer and Rich takes; 2.4 measured
 
 
 def till(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -47,17 +47,22 @@ def till(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_help_is_there_at_once_and_imports_nothing_heavy() -> None:
-    best_s = float("inf")
-    for _ in range(3):
-        began = time.monotonic()
-        assert till("--help").returncode == 0
-        best_s = min(best_s, time.monotonic() - began)
+    def cpu_s(*arguments: str) -> float:
+        """The least of three: other tests run beside this one, and a machine may be slow."""
+        found = []
+        for _ in range(3):
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            subprocess.run([sys.executable, *arguments], capture_output=True, check=True)
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            found.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        return min(found)
+
     loaded = subprocess.run(
         [sys.executable, "-c", "import sys; from tillstream.cli.app import app; print(*sys.modules)"],
         capture_output=True, text=True, check=True,
     ).stdout.split()  # fmt: skip
 
-    assert best_s < HELP_S
+    assert cpu_s("-m", "tillstream", "--help") < HELP_TIMES * cpu_s("-c", "import typer, rich.table, asyncio, json")
     assert not {"faust", "aiokafka", "asyncpg", "aiohttp", "pydantic", "orjson", "tillstream.wiring"} & set(loaded)
 
 
