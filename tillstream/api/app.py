@@ -1,5 +1,5 @@
 """
-The application: a list of routers, the error handlers and the limits. Another family of routes is one more line here.
+The application: its routers, in the order in which they are tried, the error handlers and the limits.
 
 `document()` is its OpenAPI 3.1 description, which needs no server and no database.
 """
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute
@@ -18,15 +18,13 @@ from starlette.exceptions import HTTPException
 
 from schemas.errors import TillError
 from tillstream.api import compat, problem, v1
+from tillstream.api.address import Segments, only_known_parameters, whole_segments
 from tillstream.api.compat.envelope import Envelope
 from tillstream.api.guard import Guard
 from tillstream.api.idempotency import Idempotent
 from tillstream.api.probe import router as probe
 from tillstream.api.world import World
 from tillstream.redaction import process_redactor
-
-# Every family of routes, in the order in which they are tried.
-ROUTERS: tuple[APIRouter, ...] = (probe, *v1.ROUTERS, *compat.ROUTERS)
 
 _SUMMARY = "Payments from everywhere, through Kafka, into one PostgreSQL table: connectors, payments, dead letters."
 
@@ -41,14 +39,19 @@ def application(world: World | None = None) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         generate_unique_id_function=_operation,
+        dependencies=[Depends(whole_segments)],
     )
     app.state.world = world
     redact = process_redactor().redact if world is None else world.redact
+    app.add_middleware(Segments)  # the inner one
     app.add_middleware(Idempotent, world=world)
     app.add_middleware(Guard, redact=redact)
     app.add_middleware(Envelope)  # the outer one
     _handle_errors(app, redact)
-    for router in ROUTERS:
+    app.include_router(probe)
+    for router in v1.ROUTERS:
+        app.include_router(router, dependencies=[Depends(only_known_parameters)])
+    for router in compat.ROUTERS:  # the seeds' clients may say more than is heeded
         app.include_router(router)
     app.openapi = lambda: _described(app)  # type: ignore[method-assign]  # as FastAPI's own pages say
     return app

@@ -159,7 +159,7 @@ def of_validation(error: RequestValidationError, *, request_id: str, redact: Cal
 def of_http(error: HTTPException, *, request_id: str) -> JSONResponse:
     """What the framework refuses: no such route, no such method."""
     code = _BY_STATUS.get(error.status_code, "bad_request" if error.status_code < 500 else "internal")
-    hint = "see /openapi.json for the routes" if error.status_code in (404, 405) else ""
+    hint = "see /openapi.json for the routes; a / in a name is sent as %2F" if error.status_code in (404, 405) else ""
     detail = {404: "there is no such route", 405: "this route does not take this method"}.get(
         error.status_code, HTTPStatus(error.status_code).phrase.lower()
     )
