@@ -192,7 +192,7 @@ async def test_what_is_wrong_is_told_by_field(client: Client, body: dict[str, An
         ({"config": {"scheduleEnabled": "yes"}}, "scheduleEnabled: must be true or false; got str"),
         ({"provider": "HDFC"}, "provider: stays 'AXIS'; make another connector"),
         ({"type": "API"}, "type: stays 'SFTP'; make another connector"),
-        ({"status": "FAILED"}, "status: Input should be 'ACTIVE' or 'PAUSED'"),
+        ({"status": "TESTING"}, "status: Input should be 'ACTIVE', 'PAUSED' or 'FAILED'"),
     ],
 )
 async def test_a_change_that_cannot_be_is_refused(

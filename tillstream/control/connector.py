@@ -54,6 +54,24 @@ class ConnectorStatus(StrEnum):
     PAUSED = "PAUSED"
 
 
+class Standing(StrEnum):
+    """
+    Seed 003's words for how a connector stands.
+
+    FAILED: it is wanted active, and paused itself over an error, or its last three runs failed. It is not once a run
+    succeeds, or it is resumed or configured anew.
+    """
+
+    ACTIVE = "ACTIVE"
+    PAUSED = "PAUSED"
+    FAILED = "FAILED"
+
+    @property
+    def wanted(self) -> ConnectorStatus | None:
+        """What who says so wants of it; None: as it is."""
+        return None if self is Standing.FAILED else ConnectorStatus(self.value)
+
+
 @dataclass(frozen=True, slots=True)
 class Label:
     """Seed 003's words for a connector: its type, if its kind has one, and whose source it is."""
@@ -129,6 +147,14 @@ class ConnectorView:
     deleted_at: datetime | None
     tests: int
     tests_passed: int
+    failed: bool
+
+    @property
+    def standing(self) -> Standing:
+        """How it stands: what an operator wants of it, or that it fails."""
+        if self.failed and self.status is ConnectorStatus.ACTIVE:
+            return Standing.FAILED
+        return Standing(self.status)
 
     @property
     def runs(self) -> int:
@@ -343,7 +369,7 @@ async def list_connectors(pool: Pool) -> list[ConnectorView]:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which connectors. `q` is part of a name or of seed 003's source entity; None: any."""
+    """Which connectors. `q` is part of a name or of seed 003's source entity, `status` a `Standing`; None: any."""
 
     q: str | None = None
     status: str | None = None
@@ -371,7 +397,7 @@ async def page(
 
 async def count_by_status(pool: Pool) -> dict[str, int]:
     """
-    How many living connectors have each of seed 003's statuses.
+    How many living connectors stand how.
 
     Raises:
         SinkError: as routed.
@@ -561,6 +587,7 @@ def _view(row: Mapping[str, Any]) -> ConnectorView:
         deleted_at=row["deleted_at"],
         tests=row["tests"],
         tests_passed=row["tests_passed"],
+        failed=row["failed"],
     )
 
 

@@ -4,7 +4,7 @@ A connector as a file, `connector.yaml`: what `till connector apply` brings abou
     name: axis                      how operators call it; names the connector that is created or changed
     kind: sftp                      the source; never changes
     provider: AXIS                  who moves the money; optional, the name; frozen at the first publish
-    status: ACTIVE                  or PAUSED; optional, as it is
+    status: ACTIVE                  or PAUSED; optional, as it is, and so is FAILED
     configuration:                  the source's own options: `till source show sftp`
       host: sftp.bank.example
 
@@ -24,7 +24,7 @@ import yaml
 from yaml.nodes import MappingNode, Node
 
 from schemas.errors import ConfigError
-from tillstream.control.connector import Configuration, ConnectorStatus
+from tillstream.control.connector import Configuration, ConnectorStatus, Standing
 
 MAX_BYTES = 1_048_576  # a connector has a few kilobytes
 _KEYS = ("name", "kind", "provider", "status", "configuration")
@@ -90,16 +90,16 @@ def _problems(body: Any) -> Iterator[str]:
     for key in ("name", "kind", "provider"):
         if key in body and not isinstance(body[key], str):
             yield f"{key}: must be text; got {type(body[key]).__name__}"
-    status = body.get("status", ConnectorStatus.ACTIVE.value)
-    if status not in [each.value for each in ConnectorStatus]:
-        allowed = ", ".join(each.value for each in ConnectorStatus)
+    status = body.get("status", Standing.ACTIVE.value)
+    if status not in [each.value for each in Standing]:
+        allowed = ", ".join(each.value for each in Standing)
         yield f"status: must be one of {allowed}; got {type(status).__name__}"
     if not isinstance(body.get("configuration", {}), dict):
         yield f"configuration: must be a mapping; got {type(body['configuration']).__name__}"
 
 
 def _document(place: str, body: Mapping[str, Any]) -> Document:
-    status = ConnectorStatus(body["status"]) if "status" in body else None
+    status = Standing(body["status"]).wanted if "status" in body else None
     return Document(place, body["name"], body["kind"], body["configuration"], body.get("provider"), status)
 
 

@@ -2,7 +2,20 @@
 
 -- name: connector_columns
 c.*, h.state AS health, h.cause, h.since AS health_since, r.worker, r.state AS worker_state, r.listed_at, r.runs_open, r.active,
-r.pending, r.left_behind, r.skipped, r.progress, r.reported_at, t.tests, t.tests_passed
+r.pending, r.left_behind, r.skipped, r.progress, r.reported_at, t.tests, t.tests_passed,
+{connector_failed} AS failed
+
+-- name: connector_failed
+-- Whether `c`, if it is wanted active, fails: it paused itself over an error, or its last three runs failed, cancelled ones and tests
+-- aside. What was before it was resumed, or configured anew, does not count.
+(SELECT EXISTS (SELECT FROM connector_reports p WHERE p.connector_id = c.id AND p.state = 'paused' AND p.reported_at > anew.at)
+        OR (SELECT count(*) = 3 AND bool_and(l.status = 'FAILED')
+              FROM (SELECT l.status FROM connector_runs l
+                     WHERE l.connector_id = c.id AND l.closed_at IS NOT NULL AND l.run_type <> 'TEST' AND l.cancelled_at IS NULL
+                       AND l.closed_at > anew.at AND l.started_at > anew.at
+                     ORDER BY l.closed_at DESC LIMIT 3) l)
+   FROM (SELECT greatest(c.created_at, c.resumed_at, max(v.made_at)) AS at FROM connector_versions v
+          WHERE v.connector_id = c.id AND v.version = c.configuration_version) anew)
 
 -- name: connector_sides
 LEFT JOIN connector_verdicts h ON h.connector_id = c.id
@@ -24,7 +37,7 @@ SELECT {connector_columns}
  ORDER BY c.deleted_at DESC NULLS FIRST, c.name;
 
 -- name: page_connectors
--- By name, after `$6`. `$1` part of the name or of seed 003's source entity, `$2` status, `$3` kind, `$4` health, `$5` seed 003's
+-- By name, after `$6`. `$1` part of the name or of seed 003's source entity, `$2` how it stands, `$3` kind, `$4` health, `$5` seed 003's
 -- type, each null for any. `$7` limit.
 WITH page AS MATERIALIZED (
     SELECT c.id, s.name
@@ -32,7 +45,8 @@ WITH page AS MATERIALIZED (
       JOIN connectors c ON c.row_id = s.id
       LEFT JOIN connector_verdicts h ON h.connector_id = c.id
      WHERE ($1::text IS NULL OR strpos(lower(s.name), lower($1)) > 0 OR strpos(lower(s.source_entity), lower($1)) > 0)
-       AND ($2::text IS NULL OR s.status = $2) AND ($3::text IS NULL OR c.kind = $3)
+       AND ($2::text IS NULL OR $2 = CASE WHEN s.status = 'ACTIVE' AND {connector_failed} THEN 'FAILED' ELSE s.status END)
+       AND ($3::text IS NULL OR c.kind = $3)
        AND ($4::text IS NULL OR coalesce(h.state, 'unknown') = $4) AND ($5::text IS NULL OR s.connector_type = $5)
        AND ($6::text IS NULL OR s.name > $6)
      ORDER BY s.name
@@ -45,8 +59,9 @@ SELECT {connector_columns}
  ORDER BY c.name;
 
 -- name: count_connectors
--- Living ones, by seed 003's status.
-SELECT coalesce(s.status, '') AS status, count(*)::bigint AS connectors
+-- Living ones, by how they stand.
+SELECT CASE WHEN s.status = 'ACTIVE' AND {connector_failed} THEN 'FAILED' ELSE coalesce(s.status, '') END AS status,
+       count(*)::bigint AS connectors
   FROM sp_v2_connectors s JOIN connectors c ON c.row_id = s.id
  GROUP BY 1;
 

@@ -18,13 +18,15 @@ RETURNING id;
 SELECT name FROM connectors UNION SELECT provider FROM connectors UNION SELECT name FROM sp_v2_connectors;
 
 -- name: set_connector_status
--- `$2` status, `$3` note, `$4` who. Activating one that paused itself starts it anew.
+-- `$2` status, `$3` note, `$4` who. Activating one that was paused, by itself or by somebody, or that fails, starts it anew.
 WITH side AS (
     UPDATE connectors c
        SET revision = c.revision + 1, pause_note = CASE WHEN $2 = 'ACTIVE' THEN '' ELSE $3::text END,
            paused_by = CASE WHEN $2 = 'ACTIVE' THEN '' ELSE $4::text END, paused_at = CASE WHEN $2 = 'ACTIVE' THEN NULL ELSE now() END,
            resumed_at = CASE WHEN $2 = 'ACTIVE'
-                              AND EXISTS (SELECT FROM connector_reports r WHERE r.connector_id = c.id AND r.state = 'paused')
+                              AND (EXISTS (SELECT FROM connector_reports r WHERE r.connector_id = c.id AND r.state = 'paused')
+                                   OR EXISTS (SELECT FROM sp_v2_connectors s WHERE s.id = c.row_id AND s.status = 'PAUSED')
+                                   OR {connector_failed})
                              THEN now() ELSE c.resumed_at END
      WHERE c.id = $1 AND c.deleted_at IS NULL
     RETURNING c.row_id

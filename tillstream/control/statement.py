@@ -21,4 +21,8 @@ def statements() -> Mapping[str, str]:
     if len(set(names)) < len(names):
         raise ValueError(f"two statements have one name: {sorted(name for name in names if names.count(name) > 1)}")
     blocks = {name: text.strip().removesuffix(";") for name, text in zip(names, parts[1::2], strict=True)}
-    return {name: _BLOCK.sub(lambda match: blocks[match[1]], text) for name, text in blocks.items()}
+
+    def whole(text: str) -> str:
+        return _BLOCK.sub(lambda match: whole(blocks[match[1]]), text)
+
+    return {name: whole(text) for name, text in blocks.items()}

@@ -53,7 +53,7 @@ def test_everything_that_is_wrong_is_told_at_once_with_its_place() -> None:
         f"{first}: nmae: is no key of a connector; there are {keys}; did you mean name?",
         f"{first}: name: is missing",
         f"{first}: kind: must be text; got list",
-        f"{first}: status: must be one of ACTIVE, PAUSED; got str",
+        f"{first}: status: must be one of ACTIVE, PAUSED, FAILED; got str",
         f"{first}: configuration: must be a mapping; got str",
         f"{second}: must be a mapping with the keys {keys}; got list",
     ]

@@ -14,7 +14,7 @@ from tillstream.api.problem import PROBLEMS
 from tillstream.api.world import World, WorldDep
 from tillstream.control import connector as connectors
 from tillstream.control import dialect
-from tillstream.control.connector import ConnectorStatus, ConnectorView
+from tillstream.control.connector import ConnectorView, Standing
 from tillstream.control.dialect import Plan
 
 router = APIRouter(prefix="/connectors", tags=["seed-003"], responses=PROBLEMS)
@@ -113,7 +113,7 @@ class SeedChangedConnector(Body):
     """What is to be different; `connection_config` is given whole."""
 
     name: str | None = None
-    status: ConnectorStatus | None = None
+    status: Standing | None = None
     connector_type: str | None = Field(default=None, description="As it is: it never changes.")
     source_entity: str | None = Field(default=None, description="As it is: it never changes.")
     connection_config: Configuration | None = None
@@ -149,14 +149,14 @@ async def list_connectors(
         and connector_type in (None, view.type)
         and source_entity in (None, view.source_entity)
     ]
-    count = [view.status.value for view in views].count
+    count = [view.standing.value for view in views].count
     return SeedConnectors(
-        connectors=[SeedConnector(**_row(view)) for view in views if status in (None, view.status.value)],
+        connectors=[SeedConnector(**_row(view)) for view in views if status in (None, view.standing.value)],
         summary=SeedSummary(
             total=len(views),
-            active=count(ConnectorStatus.ACTIVE.value),
-            paused=count(ConnectorStatus.PAUSED.value),
-            failed=count("FAILED"),
+            active=count(Standing.ACTIVE.value),
+            paused=count(Standing.PAUSED.value),
+            failed=count(Standing.FAILED.value),
         ),
     )
 
@@ -194,7 +194,12 @@ async def change_connector(
     told = {"connector_type": view.type, "source_entity": view.source_entity}
     action.insist(told, {"connector_type": body.connector_type, "source_entity": body.source_entity})
     done = await action.changed(
-        world, view, name=body.name, status=body.status, configuration=body.connection_config, plan=body.plan
+        world,
+        view,
+        name=body.name,
+        status=None if body.status is None else body.status.wanted,
+        configuration=body.connection_config,
+        plan=body.plan,
     )
     return SeedDone(connector=_detail(world, done), message="Connector updated successfully")
 
@@ -217,7 +222,7 @@ def _row(view: ConnectorView) -> dict[str, Any]:
         "name": view.name,
         "connector_type": view.type or None,
         "source_entity": view.source_entity,
-        "status": view.status.value,
+        "status": view.standing.value,
         "success_rate": view.success_rate,
         "last_run_at": view.last_run_at,
         "last_run_status": view.last_run_status or None,

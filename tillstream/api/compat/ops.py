@@ -16,7 +16,7 @@ from tillstream.api.problem import PROBLEMS
 from tillstream.api.world import World, WorldDep
 from tillstream.control import connector as connectors
 from tillstream.control import dialect, history
-from tillstream.control.connector import ConnectorStatus, ConnectorView
+from tillstream.control.connector import ConnectorView, Standing
 from tillstream.control.history import SeedHealth
 
 router = APIRouter(prefix="/ops/connectors", tags=["seed-004"], responses=PROBLEMS)
@@ -78,7 +78,7 @@ class OpsChangedConnector(Body):
     """What is to be different; `config` is given whole."""
 
     name: str | None = None
-    status: ConnectorStatus | None = None
+    status: Standing | None = None
     type: str | None = Field(default=None, description="As it is: it never changes.")
     provider: str | None = Field(default=None, description="As it is: it never changes.")
     config: Configuration | None = None
@@ -106,15 +106,15 @@ async def list_connectors(
         and type_ in (None, health[view.number].type)
         and provider in (None, view.provider)
     ]
-    count = [view.status.value for view in views].count
-    chosen = [view for view in views if status in (None, view.status.value)]
+    count = [view.standing.value for view in views].count
+    chosen = [view for view in views if status in (None, view.standing.value)]
     return OpsConnectors(
         connectors=[OpsConnector(**_told(world, view, health[view.number])) for view in chosen],
         summary=SeedSummary(
             total=len(views),
-            active=count(ConnectorStatus.ACTIVE.value),
-            paused=count(ConnectorStatus.PAUSED.value),
-            failed=count("FAILED"),
+            active=count(Standing.ACTIVE.value),
+            paused=count(Standing.PAUSED.value),
+            failed=count(Standing.FAILED.value),
         ),
     )
 
@@ -150,7 +150,14 @@ async def change_connector(
     before = await _one(world, view)
     action.insist({"type": before.type, "provider": view.provider}, {"type": body.type, "provider": body.provider})
     configuration, plan = (None, dialect.Plan()) if body.config is None else dialect.of_config_004(body.config)
-    done = await action.changed(world, view, name=body.name, status=body.status, configuration=configuration, plan=plan)
+    done = await action.changed(
+        world,
+        view,
+        name=body.name,
+        status=None if body.status is None else body.status.wanted,
+        configuration=configuration,
+        plan=plan,
+    )
     return await _one(world, done)
 
 
@@ -189,7 +196,7 @@ def _told(world: World, view: ConnectorView, health: SeedHealth) -> dict[str, An
         "name": view.name,
         "type": health.type,
         "provider": view.provider,
-        "status": view.status.value,
+        "status": view.standing.value,
         "config": {**dialect.camel(view.configuration), **plan, "timezone": _zone(view)},
         "health_status": health.health_status,
         "last_run_at": health.last_run_at,

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Self
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Query, Response
-from pydantic import Field, model_validator
+from pydantic import AliasChoices, Field, model_validator
 
 from connectors.clock import SystemClock
 from connectors.context import SourceContext
@@ -27,7 +27,7 @@ from tillstream.control import connector as connectors
 from tillstream.control import cursor as cursors
 from tillstream.control import edit, report, request, template, trial
 from tillstream.control import run as runs
-from tillstream.control.connector import ConnectorStatus, ConnectorView
+from tillstream.control.connector import ConnectorStatus, ConnectorView, Standing
 from tillstream.control.edit import Described, Wish
 from tillstream.control.schedule import Schedule
 
@@ -75,7 +75,8 @@ class ConnectorShape(Model):
     """
     One connector. `number`, `type` and `source_entity` are seed 003's; `version` is its configuration's.
 
-    `revision` rises with every change that an operator makes; `health` is the monitor's word.
+    `revision` rises with every change that an operator makes; `health` is the monitor's word. `status` FAILED: it is
+    wanted ACTIVE, and paused itself over an error, or its last three runs failed.
     """
 
     id: UUID
@@ -84,7 +85,7 @@ class ConnectorShape(Model):
     kind: str
     provider: str
     provider_frozen: bool
-    status: ConnectorStatus
+    status: Standing = Field(validation_alias=AliasChoices("standing", "status"))
     configuration: Configuration
     health: str
     cause: str
@@ -163,22 +164,26 @@ class NewConnector(Body):
 
 
 class WholeConnector(Body):
-    """All that can be changed of a connector. Without `provider` it stays what it was."""
+    """
+    All that can be changed of a connector. Without `provider` it stays what it was.
+
+    `status` FAILED, as an answer may say it, changes nothing of it.
+    """
 
     name: str = Field(min_length=1, max_length=255)
     configuration: Configuration
     provider: str | None = Field(default=None, max_length=255)
-    status: ConnectorStatus = ConnectorStatus.ACTIVE
+    status: Standing = Standing.ACTIVE
     schedule: ScheduleBody = ScheduleBody()
 
 
 class Patch(Body):
-    """What is to change: a JSON merge patch (RFC 7396), in which null takes a key away."""
+    """What is to change: a JSON merge patch (RFC 7396), in which null takes a key away. `status` FAILED is as it is."""
 
     name: str | None = Field(default=None, max_length=255)
     configuration: Configuration | None = None
     provider: str | None = Field(default=None, max_length=255)
-    status: ConnectorStatus | None = None
+    status: Standing | None = None
     # as far as it changes
     schedule: dict[str, Any] | None = None
 
@@ -262,7 +267,7 @@ class CursorShape(Model):
 async def list_connectors(
     world: WorldDep,
     q: Annotated[str | None, Query(max_length=255, description="Part of a name or provider.")] = None,
-    status: ConnectorStatus | None = None,
+    status: Standing | None = None,
     kind: Annotated[str | None, Query(max_length=100)] = None,
     health: Annotated[str | None, Query(max_length=50)] = None,
     limit: Limit = USUAL,
@@ -323,7 +328,7 @@ async def replace_connector(
             name=body.name,
             kind=now.kind,
             provider=body.provider or now.provider,
-            status=body.status,
+            status=body.status.wanted or now.status,
             configuration=body.configuration,
             schedule=Schedule(**body.schedule.model_dump()),
         )
@@ -336,7 +341,10 @@ async def patch_connector(
     ref: str, body: Patch, world: WorldDep, response: Response, if_match: IfMatch = None, dry_run: DryRun = False
 ) -> ConnectorDetail:
     """Change some of it: a JSON merge patch (RFC 7396)."""
-    wish = edit.patch_of(body.model_dump(mode="json", exclude_unset=True))
+    given = body.model_dump(mode="json", exclude_unset=True)
+    if body.status is Standing.FAILED:
+        del given["status"]
+    wish = edit.patch_of(given)
     return await _changed(world, ref, wish, response, if_match, dry_run=dry_run)
 
 

@@ -25,7 +25,7 @@ from tillstream.api.world import World, WorldDep
 from tillstream.control import apply as applying
 from tillstream.control import check as checking
 from tillstream.control import connector as connectors
-from tillstream.control.connector import ConnectorStatus
+from tillstream.control.connector import Standing
 from tillstream.control.document import Document
 from tillstream.control.edit import Described
 from tillstream.control.secret import Sealed, Unkept
@@ -59,13 +59,13 @@ class Trial(Model):
 
 
 class DescribedBody(Body):
-    """One connector as `connector.yaml` describes it."""
+    """One connector as `connector.yaml` describes it. Without `status`, or with FAILED, it stays as it is."""
 
     name: str = Field(min_length=1, max_length=255)
     kind: str = Field(min_length=1, max_length=100)
     configuration: Configuration
     provider: str | None = Field(default=None, max_length=255)
-    status: ConnectorStatus | None = None
+    status: Standing | None = None
 
 
 class ApplyBody(Body):
@@ -139,7 +139,14 @@ async def apply_connectors(body: ApplyBody, world: WorldDep, dry_run: DryRun = F
     if twice:
         raise Refusal("invalid", f"described twice: {', '.join(twice)}", field="connectors")
     wanted = [
-        Document(f"connectors.{index}", each.name, each.kind, each.configuration, each.provider, each.status)
+        Document(
+            f"connectors.{index}",
+            each.name,
+            each.kind,
+            each.configuration,
+            each.provider,
+            None if each.status is None else each.status.wanted,
+        )
         for index, each in enumerate(body.connectors)
     ]
     done = await applying.apply(world.pool, wanted, world.specs, secrets=world.store, dry_run=dry_run)
