@@ -21,11 +21,12 @@ from connectors.lag import SourceLag
 from connectors.limit import RateLimit
 from connectors.log import bound, extra
 from connectors.ports import Ports
+from connectors.retry import RetryPolicy
 from connectors.run import IN_DOUBT, STOPPED, Run, RunBook
 from connectors.source import FinishingSource, Source, Task
 from connectors.spec import ConnectorConfig
 from connectors.task import Queue, TaskStatus, Work
-from connectors.wait import Backoff, Guard, Leftovers, Stopped, abandon, pause, quietly
+from connectors.wait import Guard, Leftovers, Stopped, abandon, pause, quietly
 from schemas import identity
 from schemas.checkpoint import Checkpoint, CheckpointFile
 from schemas.errors import Disposition, TillError
@@ -54,7 +55,7 @@ class Execution:
     known: Known
     health: Health
     runs: RunBook
-    backoff: Backoff
+    retry: RetryPolicy
     left: Leftovers
     stopping: asyncio.Event
     lag: SourceLag
@@ -193,7 +194,7 @@ class Execution:
                 self.health.fails(work.task.key, exc)
                 work.trouble = str(exc)
                 failures = 1 if work.cursor != before else failures + 1
-                if exc.disposition is Disposition.PAUSE or failures > self.config.max_retries:
+                if not self.retry.tries_again(exc, failures):
                     self._failed(work, run, exc)
                     return
                 await self._wait_for_next_attempt(work, run, failures, exc)
@@ -203,7 +204,7 @@ class Execution:
                 return
 
     async def _wait_for_next_attempt(self, work: Work, run: Run, failures: int, exc: TillError) -> None:
-        pause_s = self.backoff.pause_s(failures, exc)
+        pause_s = self.retry.pause_s(exc, failures)
         facts = extra(error=exc, code=exc.code, attempt=failures + 1, pause_s=round(pause_s, 3))
         logger.warning("task tries again", extra=facts)
         await self._hold(work, run, pause_s)

@@ -29,6 +29,7 @@ from connectors.lag import SourceLag
 from connectors.lister import Found, Lister
 from connectors.log import bound, extra
 from connectors.ports import Ports
+from connectors.retry import RetryPolicy
 from connectors.run import NOTHING_CARRIED, SCHEDULED, STOPPED, Run, RunBook, RunReporter
 from connectors.source import Progress, ProgressingSource, Request, Source
 from connectors.spec import ConnectorConfig, SourceSpec
@@ -92,7 +93,7 @@ class Runner:
         self._polls = polls
         self._source = _made(spec, config, _context(connector, ports, production=production))
         rng = rng or random.Random()
-        self._backoff = Backoff(config.error_backoff_s, config.error_backoff_max_s, rng)
+        self._retry = RetryPolicy.of(config, rng)
         log_backoff = Backoff(1.0, _LOG_BACKOFF_MAX_S, rng)
         self._reporter = RunReporter(
             ports.runs, connector_id=connector.id, clock=ports.clock, backoff=log_backoff, fenced=self._succeeded
@@ -114,7 +115,7 @@ class Runner:
             self._known,
             self._health,
             self._runs,
-            self._backoff,
+            self._retry,
             self._left,
             self._stop,
             self._lag,
@@ -245,7 +246,7 @@ class Runner:
                     return False
                 failures += 1
                 logger.warning("checkpoints unavailable", extra=extra(error=exc, code=exc.code))
-                await pause(self._backoff.pause_s(failures, exc), clock=self._clock, stop=self._stop)
+                await pause(self._retry.pause_s(exc, failures), clock=self._clock, stop=self._stop)
             else:
                 self._known.restore(loaded.values(), going_on=self._going_on)
                 self._report_last_life(loaded.values())
@@ -272,9 +273,10 @@ class Runner:
             elif not self._polls:
                 await self._until(HEARTBEAT_S)
             elif self._clock.monotonic() >= due_s:
-                error = await self._poll()
+                error = await self._poll(failures)
                 failures = 0 if error is None else failures + 1
-                pause_s = self._config.poll_s if error is None else self._backoff.pause_s(failures, error)
+                heals = error is not None and self._retry.heals(error)
+                pause_s = self._retry.pause_s(error, failures) if error and heals else self._config.poll_s
                 due_s = self._clock.monotonic() + pause_s
                 await self._until(pause_s)
             else:
@@ -291,15 +293,15 @@ class Runner:
             for wait in waits:
                 wait.cancel()
 
-    async def _poll(self) -> TillError | None:
-        """One listing that nobody asked for; why it failed, if waiting may heal that."""
+    async def _poll(self, failures: int) -> TillError | None:
+        """One listing that nobody asked for, after so many that failed in a row; why it failed."""
         found = Found()
         try:
             await self._lister.list(found)
         except Stopped:
             return None
         except TillError as exc:
-            self._listing_failed(exc)
+            self._listing_failed(exc, failures + 1)
             return exc
         finally:
             if found.run is not None:
@@ -333,13 +335,13 @@ class Runner:
             try:
                 await self._lister.list(found)
             except TillError as exc:
-                self._listing_failed(exc)
                 failures += 1
-                if exc.disposition is not Disposition.RETRY or failures > self._config.max_retries:
+                self._listing_failed(exc, failures)
+                if not self._retry.tries_again(exc, failures):
                     run.failures.append(str(exc))
                     return
                 run.list_anew()
-                if await pause(self._backoff.pause_s(failures, exc), clock=self._clock, stop=run.stop):
+                if await pause(self._retry.pause_s(exc, failures), clock=self._clock, stop=run.stop):
                     raise Stopped from exc
             else:
                 run.problems += found.problems
@@ -359,12 +361,12 @@ class Runner:
 
     # What goes wrong.
 
-    def _listing_failed(self, exc: TillError) -> None:
+    def _listing_failed(self, exc: TillError, failures: int) -> None:
         exc.retell(self._ports.redact)
         self._lag.waits(LISTING, self._listed_at or self._created_at)
         self._health.fails(LISTING, exc)
         logger.error("%s", exc, extra=extra(code=exc.code, hint=exc.hint))
-        if exc.disposition is not Disposition.RETRY:
+        if exc.disposition is not Disposition.RETRY and not self._retry.tries_again(exc, failures):
             self._pause(exc)
 
     def _pause(self, exc: TillError) -> None:

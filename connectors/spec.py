@@ -32,6 +32,17 @@ class FilterTestIds(StrEnum):
     NEVER = "never"
 
 
+class Retried(StrEnum):
+    """Errors of a source, by code, that a connector may try again. The last two want somebody, and pause it else."""
+
+    SOURCE_UNAVAILABLE = "source_unavailable"
+    SOURCE_THROTTLED = "source_throttled"
+    SOURCE_CHANGED = "source_changed"
+    SOURCE_BROKEN = "source_broken"
+    SOURCE_UNAUTHORISED = "source_unauthorised"
+    SOURCE_MISCONFIGURED = "source_misconfigured"
+
+
 def _event_type(given: str) -> str:
     prefix, _, word = given.partition(".")
     status = STATUSES.get(squeezed(word)) if prefix == _PAYMENT else None
@@ -88,8 +99,16 @@ class ConnectorConfig(BaseModel):
     error_backoff_max_s: float = Field(
         60.0, gt=0, le=86_400, description="Longest pause between two attempts, in seconds."
     )
+    error_backoff_jitter: float = Field(
+        1.0, ge=0, le=1, description="Part of a pause that is left to chance; 0: each is as long as it may be."
+    )
     max_retries: int = Field(
         5, ge=0, le=1_000, description="Attempts without progress before the run fails; the next listing tries again."
+    )
+    retry_on: tuple[Retried, ...] = Field(
+        (Retried.SOURCE_UNAVAILABLE, Retried.SOURCE_THROTTLED, Retried.SOURCE_CHANGED, Retried.SOURCE_BROKEN),
+        description="Errors of the source that are tried again; any other ends the task at once, and one that wants "
+        "somebody pauses the connector.",
     )
     deadline_s: float = Field(60.0, gt=0, le=86_400, description="Seconds that the source may keep silent.")
     stop_s: float = Field(10.0, gt=0, le=300, description="Seconds that a stop waits for acknowledgements.")

@@ -200,17 +200,22 @@ async def quietly(work: Callable[[], Coroutine[Any, Any, object]], what: str) ->
 
 
 class Backoff:
-    """Pauses between attempts: exponential with full jitter, so that what failed together does not return together."""
+    """
+    Pauses between attempts: exponential with jitter, so that what failed together does not return together.
 
-    def __init__(self, first_s: float, most_s: float, rng: random.Random) -> None:
+    `jitter` is the part of a pause that is left to chance: 1 for all of it, 0 for none.
+    """
+
+    def __init__(self, first_s: float, most_s: float, rng: random.Random, *, jitter: float = 1.0) -> None:
         self._first_s = first_s
         self._most_s = most_s
         self._rng = rng
+        self._jitter = jitter
 
     def pause_s(self, failures: int, error: TillError) -> float:
         """How long to wait after the `failures`-th failure in a row. What the source asks for is a minimum."""
         ceiling = min(self._most_s, self._first_s * 2.0 ** min(failures - 1, 62))
-        jittered = self._rng.uniform(0, ceiling)
+        jittered = self._rng.uniform((1 - self._jitter) * ceiling, ceiling)
         return min(error.retry_after_s, _MOST_RETRY_AFTER_S) + jittered
 
 

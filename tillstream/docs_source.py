@@ -250,6 +250,8 @@ def _default(info: FieldInfo) -> str:
         return ""
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
+    if isinstance(value, tuple):
+        return ", ".join(f"`{getattr(each, 'value', each)}`" for each in value)
     return f"`{value:.12g}`" if isinstance(value, int | float) else f"`{getattr(value, 'value', value)}`"
 
 

@@ -125,6 +125,17 @@ def test_pauses_double_up_to_their_limit_and_are_jittered() -> None:
     assert backoff.pause_s(10_000, AWAY) <= 8
 
 
+@pytest.mark.parametrize(("jitter", "least"), [(0, 4.0), (0.25, 3.0), (1, 0.0)])
+def test_a_part_of_a_pause_is_left_to_chance(jitter: float, least: float) -> None:
+    backoff = Backoff(1, 8, random.Random(1), jitter=jitter)
+
+    pauses = [backoff.pause_s(3, AWAY) for _ in range(400)]
+
+    assert least <= min(pauses) <= max(pauses) <= 4
+    assert min(pauses) < least + 0.2
+    assert len(set(pauses)) == (1 if jitter == 0 else 400)
+
+
 def test_what_the_source_asks_for_is_the_least() -> None:
     pauses = [Backoff(1, 8, random.Random(n)).pause_s(1, SourceThrottled("x", retry_after_s=60)) for n in range(50)]
 
