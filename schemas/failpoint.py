@@ -31,6 +31,19 @@ POINTS = (
     "after_slot_made",
     "after_slot_advanced",
     "state_before_mirror",
+    "api_before_commit",
+    "api_after_commit",
+    "api_before_answer",
+    "after_test_opened",
+    "before_redrive_sent",
+    "after_redrive_sent",
+    "while_replaying",
+    "after_request_taken",
+    "after_run_opened",
+    "before_run_closed",
+    "after_run_closed",
+    "before_run_ended",
+    "after_run_ended",
 )
 EXIT_STATUS = 70
 

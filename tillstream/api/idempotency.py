@@ -18,6 +18,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from schemas.errors import TillError
+from schemas.failpoint import failpoint
 from tillstream.api.problem import Refusal
 from tillstream.api.world import World
 from tillstream.control.idempotency import Begun, Kept, Refused
@@ -99,6 +100,7 @@ class Idempotent:
                 await world.keys.end(world.pool, key, answer)
             except TillError as exc:
                 logger.warning("an answer could not be kept", extra={"facts": {"error": exc}})
+        failpoint("api_before_answer")
         return out
 
 

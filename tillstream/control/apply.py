@@ -17,9 +17,10 @@ from uuid import UUID, uuid4
 from connectors.secret_text import masked
 from connectors.spec import SourceSpec
 from schemas.errors import ConfigError, Conflict
-from sinks.pool import Connection, Pool, connection
+from sinks.pool import Connection, Pool
 from tillstream.control import connector as connectors
 from tillstream.control import edit
+from tillstream.control.attempt import attempt
 from tillstream.control.connector import Configuration, ConnectorView
 from tillstream.control.difference import Difference, differences, flat
 from tillstream.control.document import Document
@@ -68,21 +69,14 @@ async def apply(
     if problems:
         raise ConfigError("\n  ".join(["what is described cannot be:", *problems]))
     keeper = _Keeper(secrets)
-    async with connection(pool) as held:
-        transaction = held.transaction()
-        await transaction.start()
-        try:
-            done = [
-                await _apply(held, document, spec, keeper)
-                for document, (spec, _) in zip(wanted, known, strict=True)
-                if spec is not None
-            ]
-            if not dry_run:
-                await keeper.write()
-        except BaseException:
-            await transaction.rollback()
-            raise
-        await (transaction.rollback() if dry_run else transaction.commit())
+    async with attempt(pool, dry_run=dry_run) as held:
+        done = [
+            await _apply(held, document, spec, keeper)
+            for document, (spec, _) in zip(wanted, known, strict=True)
+            if spec is not None
+        ]
+        if not dry_run:
+            await keeper.write()
     return done
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from schemas.failpoint import failpoint
 from sinks.pool import Connection, Pool, connection
 
 
@@ -24,4 +25,9 @@ async def attempt(pool: Pool, *, dry_run: bool) -> AsyncIterator[Connection]:
         except BaseException:
             await transaction.rollback()
             raise
-        await (transaction.rollback() if dry_run else transaction.commit())
+        if dry_run:
+            await transaction.rollback()
+            return
+        failpoint("api_before_commit")
+        await transaction.commit()
+        failpoint("api_after_commit")

@@ -26,6 +26,7 @@ from schemas.errors import ConfigError, Conflict, NotFound, PreconditionFailed
 from schemas.payment import MAX_PROVIDER
 from sinks.pool import Connection, Pool, connection
 from tillstream.control import run
+from tillstream.control.attempt import attempt
 from tillstream.control.run import RunStatus
 from tillstream.control.schedule import Schedule
 from tillstream.control.schedule import problems as schedule_problems
@@ -493,7 +494,7 @@ async def delete(pool: Pool, view: ConnectorView, *, by: str = "", expected: int
     Raises:
         NotFound: it was deleted before. PreconditionFailed: it has changed. SinkError: as routed.
     """
-    async with connection(pool) as held, held.transaction():
+    async with attempt(pool, dry_run=False) as held:
         await held.fetchval(statements()["set_actor"], by)
         row = await held.fetchrow(statements()["lock_connector"], view.id)
         if row is not None and expected is not None and row["revision"] != expected:

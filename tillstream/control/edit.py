@@ -17,8 +17,9 @@ import asyncpg
 
 from connectors.spec import SourceSpec
 from schemas.errors import ConfigError, Conflict, NotFound, PreconditionFailed
-from sinks.pool import Connection, Pool, connection
+from sinks.pool import Connection, Pool
 from tillstream.control import connector as connectors
+from tillstream.control.attempt import attempt
 from tillstream.control.connector import Configuration, ConnectorStatus, ConnectorView, Label
 from tillstream.control.difference import Difference, differences, hiding, merged
 from tillstream.control.schedule import Schedule
@@ -131,19 +132,12 @@ async def change(
         NotFound: it is deleted. PreconditionFailed: it is of another revision. ConfigError: everything that is wrong
             with what is wanted. Conflict: its kind, a frozen provider, a name that is taken. SinkError: as routed.
     """
-    async with connection(pool) as held:
-        transaction = held.transaction()
-        await transaction.start()
-        try:
-            changed, sealed = await _change(
-                held, connector_id, wish, specs, expected=expected, by=by, note=note, secrets=secrets
-            )
-            if secrets is not None and sealed is not None and not dry_run:
-                await asyncio.to_thread(secrets.write, sealed)
-        except BaseException:
-            await transaction.rollback()
-            raise
-        await (transaction.rollback() if dry_run else transaction.commit())
+    async with attempt(pool, dry_run=dry_run) as held:
+        changed, sealed = await _change(
+            held, connector_id, wish, specs, expected=expected, by=by, note=note, secrets=secrets
+        )
+        if secrets is not None and sealed is not None and not dry_run:
+            await asyncio.to_thread(secrets.write, sealed)
     return changed
 
 
@@ -210,30 +204,23 @@ async def create(
         sealed = secrets.sealed(spec, configuration, connector_id=identifier, version=1)
         configuration = sealed.configuration
     connectors.insist(spec, configuration, name=wanted.name, provider=wanted.provider, schedule=wanted.schedule)
-    async with connection(pool) as held:
-        transaction = held.transaction()
-        await transaction.start()
-        try:
-            await connectors.insert(
-                held,
-                name=wanted.name,
-                spec=spec,
-                configuration=configuration,
-                provider=wanted.provider,
-                schedule=wanted.schedule,
-                label=label,
-                identifier=identifier,
-                by=by,
-            )
-            if wanted.status is not ConnectorStatus.ACTIVE:
-                await connectors.switch(held, identifier, wanted.status, note=note, by=by)
-            view = await connectors.by_id(held, identifier)
-            if secrets is not None and sealed is not None and not dry_run:
-                await asyncio.to_thread(secrets.write, sealed)
-        except BaseException:
-            await transaction.rollback()
-            raise
-        await (transaction.rollback() if dry_run else transaction.commit())
+    async with attempt(pool, dry_run=dry_run) as held:
+        await connectors.insert(
+            held,
+            name=wanted.name,
+            spec=spec,
+            configuration=configuration,
+            provider=wanted.provider,
+            schedule=wanted.schedule,
+            label=label,
+            identifier=identifier,
+            by=by,
+        )
+        if wanted.status is not ConnectorStatus.ACTIVE:
+            await connectors.switch(held, identifier, wanted.status, note=note, by=by)
+        view = await connectors.by_id(held, identifier)
+        if secrets is not None and sealed is not None and not dry_run:
+            await asyncio.to_thread(secrets.write, sealed)
     return view
 
 
@@ -265,7 +252,7 @@ async def pause(
     Raises:
         NotFound: it is deleted. PreconditionFailed: it is of another revision. SinkError: as routed.
     """
-    async with connection(pool) as held, held.transaction():
+    async with attempt(pool, dry_run=False) as held:
         await locked(held, connector_id, expected=expected, by=by)
         await connectors.switch(held, connector_id, ConnectorStatus.PAUSED, note=note, by=by)
         return await connectors.by_id(held, connector_id)
@@ -278,7 +265,7 @@ async def resume(pool: Pool, connector_id: UUID, *, by: str = "", expected: int 
     Raises:
         NotFound: it is deleted. PreconditionFailed: it is of another revision. SinkError: as routed.
     """
-    async with connection(pool) as held, held.transaction():
+    async with attempt(pool, dry_run=False) as held:
         await locked(held, connector_id, expected=expected, by=by)
         await connectors.switch(held, connector_id, ConnectorStatus.ACTIVE, by=by)
         return await connectors.by_id(held, connector_id)

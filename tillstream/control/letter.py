@@ -22,6 +22,7 @@ from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 
 from schemas.checkpoint import Counts
 from schemas.errors import BrokerError, ConfigError, Conflict, NotFound, RecordRejected, SinkError
+from schemas.failpoint import failpoint
 from schemas.identity import digest_sum, event_digest
 from schemas.letter import DeadLetter
 from schemas.topic import Topics
@@ -277,6 +278,7 @@ class _Redrive:
                 run_id = await self._opened(held)
                 await held.execute(statements()["start_redrive"], [view.letter.id for view in chosen], run_id)
         if chosen and not self._dry_run:
+            failpoint("before_redrive_sent")
             records = [again(view.letter, self._topics, run_id=run_id, attempt=view.redrives + 1) for view in chosen]
             await self._send(run_id, records)
         self._refused += refused
@@ -317,6 +319,7 @@ class _Redrive:
             raise
         finally:
             sending.cancel()
+        failpoint("after_redrive_sent")
         total = digest_sum((event_digest(record.event_id) for record in records), self._counts.published_sum)
         number = self._counts.published + len(records)
         self._counts = Counts(read=number, published=number, published_sum=total)

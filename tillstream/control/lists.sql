@@ -171,15 +171,21 @@ WITH old AS (
 DELETE FROM activity a USING old WHERE a.id = old.id;
 
 -- name: open_test
--- A TEST run, which no worker owns: it freezes nothing. Returns its number, or nothing where the connector is deleted.
-WITH seed AS (
+-- A TEST run, which no worker owns: it freezes nothing. Returns its number, also where it is there already, or nothing where the
+-- connector is deleted.
+WITH before AS (
+    SELECT row_id FROM connector_runs WHERE id = $1
+), seed AS (
     INSERT INTO sp_v2_connector_runs (connector_id, run_type, run_date, status, triggered_by)
-    SELECT row_id, 'TEST', current_date, 'RUNNING', left($3, 100) FROM connectors WHERE id = $2 AND deleted_at IS NULL
+    SELECT row_id, 'TEST', current_date, 'RUNNING', left($3, 100) FROM connectors
+     WHERE id = $2 AND deleted_at IS NULL AND NOT EXISTS (SELECT FROM before)
     RETURNING id, started_at
+), made AS (
+    INSERT INTO connector_runs (id, row_id, connector_id, run_type, started_at)
+    SELECT $1, id, $2, 'TEST', started_at FROM seed
+    RETURNING row_id
 )
-INSERT INTO connector_runs (id, row_id, connector_id, run_type, started_at)
-SELECT $1, id, $2, 'TEST', started_at FROM seed
-RETURNING row_id;
+SELECT row_id FROM before UNION ALL SELECT row_id FROM made;
 
 -- name: beat_test
 UPDATE connector_runs SET heartbeat_at = now() WHERE id = $1 AND closed_at IS NULL RETURNING cancelled_at IS NOT NULL AS cancelled;

@@ -229,6 +229,7 @@ class Member:
     async def _take(self, asked: Requested, held: Claim, runner: Runner) -> None:
         try:
             if await requests.take(self._world.pool, asked, held):
+                failpoint("after_request_taken")
                 runner.request(asked.request, triggered_by=asked.requested_by, run_type=asked.run_type)
         except TillError as exc:
             self._served.discard(asked.run_id)  # the next look tries again

@@ -19,6 +19,7 @@ from uuid import UUID
 
 from schemas import metric
 from schemas.errors import TillError
+from schemas.failpoint import failpoint
 from sinks.offset import next_offsets
 from sinks.pool import Connection, Pool, close_pool, connection
 from sinks.prune import prune_repeats
@@ -159,7 +160,9 @@ class Monitor:
 
     async def _end(self, held: Connection, run_id: UUID, seen: OpenRun, verdict: RunVerdict) -> None:
         status = verdict.end or run.RunStatus.FAILED
+        failpoint("before_run_ended")
         if await run.close(held, run_id, status, reason=verdict.reason) is not None:
+            failpoint("after_run_ended")
             self.meter.add(metric.RUNS_TOTAL, connector=seen.connector, status=status.value)
             facts: dict[str, object] = {"run": run_id, "connector": seen.connector, "status": status.value}
             if verdict.reason:

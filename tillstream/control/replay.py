@@ -16,6 +16,7 @@ from datetime import datetime
 from uuid import uuid4
 
 from schemas.errors import ConfigError, TimedOut
+from schemas.failpoint import failpoint
 from sinks.postgres import PostgresSink
 from sinks.replay import Difference, Mended, compare, mend, shadow
 from streams.reader import Range, find_range
@@ -74,6 +75,7 @@ async def replay(
 async def _compared(source: Source, wanted: Range, live: PostgresSink, *, apply: bool) -> Report:
     async with shadow(source.dsn, uuid4().hex[:12]) as other:
         replayed = await read_again(source.bootstrap, wanted, other)
+        failpoint("while_replaying")
 
         async def differences() -> list[Difference]:
             return await compare(live.pool, other.schema, topic=wanted.topic, starts=wanted.starts, ends=wanted.ends)

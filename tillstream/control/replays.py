@@ -17,6 +17,7 @@ from uuid import UUID
 
 from schemas.errors import Conflict, NotFound, TillError
 from sinks.pool import Pool, connection
+from tillstream.control.attempt import attempt
 from tillstream.control.replay import Report, Source, replay
 from tillstream.control.statement import statements
 
@@ -56,23 +57,23 @@ class ReplayView:
     error: str
 
 
-async def begin(pool: Pool, replay_id: UUID, wanted: Wanted) -> ReplayView:
+async def begin(pool: Pool, replay_id: UUID, wanted: Wanted) -> tuple[ReplayView, bool]:
     """
-    Write down that it is under way; again, it is found.
+    Write down that it is under way, and whether that was new: then the caller carries it out. Again, it is found.
 
     Raises:
         Conflict: another one is under way. SinkError: as `sinks/sqlstate.py` routes it.
     """
-    async with connection(pool) as held, held.transaction():
+    async with attempt(pool, dry_run=False) as held:
         await held.execute("LOCK TABLE replays IN SHARE ROW EXCLUSIVE MODE")
         if (row := await held.fetchrow(statements()["find_replay"], replay_id, SILENT_S)) is not None:
-            return _view(row)
+            return _view(row), False
         other = await held.fetchval(statements()["replay_at_work"], SILENT_S)
         if other is not None:
             raise Conflict(f"replay {other} is under way", hint="wait for its end")
         arguments = (replay_id, wanted.since, wanted.until, wanted.apply, wanted.requested_by)
         await held.execute(statements()["make_replay"], *arguments)
-        return _view(await held.fetchrow(statements()["find_replay"], replay_id, SILENT_S))
+        return _view(await held.fetchrow(statements()["find_replay"], replay_id, SILENT_S)), True
 
 
 async def carry_out(pool: Pool, replay_id: UUID, source: Source, wanted: Wanted) -> None:

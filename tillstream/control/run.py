@@ -21,6 +21,7 @@ from uuid import UUID
 from schemas import metric
 from schemas.checkpoint import Counts
 from schemas.errors import Conflict, NotFound
+from schemas.failpoint import failpoint
 from schemas.metric import Meter, NullMeter
 from sinks.pool import Connection, Pool, connection
 from sinks.prepared import storable
@@ -105,6 +106,7 @@ class PostgresRunLog:
         """
         async with connection(self._pool) as held:
             await held.execute(statements()["open_run"], run_id, connector_id, triggered_by, run_type)
+        failpoint("after_run_opened")
 
     async def progress(self, run_id: UUID, counts: Counts) -> None:
         """Store what was read so far; also the run's heartbeat."""
@@ -115,11 +117,14 @@ class PostgresRunLog:
         self, run_id: UUID, counts: Counts, *, problems: Sequence[str] = (), note: str = ""
     ) -> None:
         """The source side is through. With `problems` the run ends PARTIAL_SUCCESS at best."""
+        failpoint("before_run_closed")
         async with self._writing() as held:
             await finish(held, run_id, counts, problems=problems, note=note)
+        failpoint("after_run_closed")
 
     async def fail(self, run_id: UUID, counts: Counts, *, reason: str) -> None:
         """End the run FAILED, unless it was read to its end."""
+        failpoint("before_run_closed")
         async with self._writing() as held:
             await record(held, run_id, counts)
             ended = await close(held, run_id, RunStatus.FAILED, reason=storable(reason), only_while_reading=True)

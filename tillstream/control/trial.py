@@ -21,6 +21,7 @@ from connectors.context import SourceContext
 from connectors.source import CheckStep
 from connectors.spec import SourceSpec
 from schemas.errors import NotFound, TillError
+from schemas.failpoint import failpoint
 from sinks.pool import Pool, connection
 from sinks.prepared import storable
 from tillstream.control import run
@@ -64,22 +65,26 @@ async def try_out(
     triggered_by: str = "",
     within_s: float = CHECK_S,
     redact: Callable[[str], str] = str,
+    run_id: UUID | None = None,
 ) -> Trial:
     """
     Try the connector's source once, as it is configured, and keep how it went as a TEST run.
 
     A configuration that cannot work, or a kind that is not known here, is a step that failed. `redact` takes secrets
-    out of what a source says.
+    out of what a source says. With a `run_id` that was begun before, go on with that run, or tell how it ended.
 
     Raises:
         NotFound: the connector is deleted. SinkError: as routed; the run then ends by its heartbeat.
     """
-    run_id = uuid4()
+    again, run_id = run_id is not None, run_id or uuid4()
     async with connection(pool) as held:
         arguments = (run_id, view.id, triggered_by or TRIGGERED_BY)
         number = await held.fetchval(statements()["open_test"], *arguments)
     if number is None:
         raise NotFound(f"there is no connector {view.name!r}", hint="`till connector list` shows all")
+    if again and (before := await run.find_run(pool, str(run_id))).completed_at is not None:
+        return _kept(before)
+    failpoint("after_test_opened")
     began = time.monotonic()
     steps = [_redacted(step, redact) for step in await _watched(pool, run_id, _steps(view, specs, context, within_s))]
     failed = next((step for step in steps if not step.ok), None)
@@ -93,8 +98,28 @@ async def try_out(
         found=tuple(dict.fromkeys(name for step in steps for name in step.found)),
         duration_s=time.monotonic() - began,
     )
-    await _keep(pool, trial)
+    if not await _keep(pool, trial):  # somebody ended it meanwhile: the monitor, if nothing was heard for too long
+        return _kept(await run.find_run(pool, str(run_id)))
     return trial
+
+
+def _kept(view: run.RunView) -> Trial:
+    """How a TEST run ended, as its row tells. One whose process died has no steps."""
+    details = view.details or {}
+    told = details.get("steps", [])
+    steps = tuple(
+        CheckStep(each["name"], each["ok"], each["duration_s"], each["detail"], each["hint"]) for each in told
+    )
+    return Trial(
+        run_id=view.id,
+        number=view.number or 0,
+        ok=view.status is RunStatus.SUCCESS,
+        error=view.reason,
+        hint=next((step.hint for step in steps if not step.ok), ""),
+        steps=steps,
+        found=tuple(details.get("files_found", ())),
+        duration_s=view.duration_s or 0.0,
+    )
 
 
 async def _steps(
@@ -141,7 +166,8 @@ async def _beat(pool: Pool, run_id: UUID) -> None:
                 return
 
 
-async def _keep(pool: Pool, trial: Trial) -> None:
+async def _keep(pool: Pool, trial: Trial) -> bool:
+    """Whether that is how it ended."""
     status = RunStatus.SUCCESS if trial.ok else RunStatus.FAILED
     # a source may say anything: what jsonb cannot hold is spelled out
     details = {"steps": [_told(step) for step in trial.steps], "files_found": [storable(name) for name in trial.found]}
@@ -150,6 +176,7 @@ async def _keep(pool: Pool, trial: Trial) -> None:
         if ended is not None:
             await held.execute(statements()["detail_test"], trial.run_id, json.dumps(details))
     logger.info("connector tested", extra={"facts": {"run": trial.run_id, "status": status.value}})
+    return ended is not None
 
 
 def _told(step: CheckStep) -> dict[str, object]:

@@ -18,7 +18,7 @@ from connectors.spec import SourceSpec
 from schemas.errors import ConfigError, NotFound, PreconditionFailed
 from tillstream.api.idempotency import ReservedDep
 from tillstream.api.problem import PROBLEMS, Refusal
-from tillstream.api.v1.run import RunBody, RunShape, run_url
+from tillstream.api.v1.run import RunBody, RunShape, made_before, run_url
 from tillstream.api.v1.shape import USUAL, After, Body, DryRun, Limit, Model, Page, cursor_of, place_of, text
 from tillstream.api.v1.source_type import spec_of
 from tillstream.api.world import World, WorldDep
@@ -359,7 +359,7 @@ async def delete_connector(ref: str, world: WorldDep, if_match: IfMatch = None, 
 
 
 @router.post("/{ref}/test")
-async def try_connector(ref: str, world: WorldDep, body: TryBody | None = None) -> TryShape:
+async def try_connector(ref: str, world: WorldDep, reserved: ReservedDep, body: TryBody | None = None) -> TryShape:
     """Try its source for real, as it is configured: a TEST run, which publishes nothing and leaves its status alone."""
     view = await found(world, ref)
     async with trying(world):
@@ -370,6 +370,7 @@ async def try_connector(ref: str, world: WorldDep, body: TryBody | None = None) 
             context_of(world, view.id, view.name),
             triggered_by=(body or TryBody()).triggered_by,
             redact=world.redact,
+            run_id=reserved.id,
         )
     return TryShape.of(tried)
 
@@ -384,6 +385,9 @@ async def run_connector(
     dry_run: DryRun = False,
 ) -> RunShape:
     """Ask for a run, now; a worker begins it within seconds."""
+    if (made := await made_before(world, reserved)) is not None:
+        response.headers["Location"] = run_url(made.id)
+        return made
     wanted = body or RunBody()
     view = await found(world, ref)
     await request.ask(

@@ -85,8 +85,8 @@ async def start_replay(
             error="",
         )
     wanted = replays.Wanted(asked.since, asked.until, asked.apply, asked.deadline_s, asked.requested_by)
-    view = await replays.begin(world.pool, reserved.id, wanted)
-    if not reserved.again:
+    view, is_new = await replays.begin(world.pool, reserved.id, wanted)
+    if is_new:
         settings = world.settings
         dsn = settings.postgres.dsn.get_secret_value()
         source = Source(settings.kafka.bootstrap, world.topics.events.name, dsn)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC, date, datetime
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
@@ -9,7 +10,8 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
-from tillstream.api.idempotency import ReservedDep
+from schemas.errors import Conflict, NotFound
+from tillstream.api.idempotency import Reserved, ReservedDep
 from tillstream.api.problem import PROBLEMS
 from tillstream.api.v1.activity import ActivityShape
 from tillstream.api.v1.shape import (
@@ -26,7 +28,7 @@ from tillstream.api.v1.shape import (
     number,
     place_of,
 )
-from tillstream.api.world import WorldDep
+from tillstream.api.world import World, WorldDep
 from tillstream.control import activity, request
 from tillstream.control import connector as connectors
 from tillstream.control import file as files
@@ -118,6 +120,15 @@ class CancelBody(Body):
     """Who cancels."""
 
     by: str = Field(default=request.MANUAL, min_length=1, max_length=100)
+
+
+async def made_before(world: World, reserved: Reserved) -> RunShape | None:
+    """The run that an earlier try of the request made, whatever has become of its connector; None: it made none."""
+    if not reserved.again:
+        return None
+    with contextlib.suppress(NotFound):
+        return RunShape.of(await runs.find_run(world.pool, str(reserved.id)))
+    return None
 
 
 def run_url(identifier: UUID) -> str:
@@ -217,12 +228,22 @@ async def list_run_events(run: str, world: WorldDep, limit: Limit = USUAL, after
 
 @router.post("/{run}/cancel", status_code=202)
 async def cancel_run(
-    run: str, world: WorldDep, response: Response, body: CancelBody | None = None, dry_run: DryRun = False
+    run: str,
+    world: WorldDep,
+    response: Response,
+    reserved: ReservedDep,
+    body: CancelBody | None = None,
+    dry_run: DryRun = False,
 ) -> RunShape:
     """End a run: FAILED, cancelled; its worker does within seconds. Its connector goes on."""
     view = await runs.find_run(world.pool, run)
     response.headers["Location"] = run_url(view.id)
-    await request.cancel(world.pool, view, cancelled_by=(body or CancelBody()).by, dry_run=dry_run)
+    try:
+        await request.cancel(world.pool, view, cancelled_by=(body or CancelBody()).by, dry_run=dry_run)
+    except Conflict:
+        # an earlier try of this request may have done it, and have died before it could tell
+        if not (reserved.again and (await runs.find_run(world.pool, str(view.id))).cancelled):
+            raise
     return RunShape.of(await runs.find_run(world.pool, str(view.id)))
 
 
@@ -236,6 +257,9 @@ async def retry_run(
     dry_run: DryRun = False,
 ) -> RunShape:
     """Ask for the same once more, of the same days, as a run of its own."""
+    if (made := await made_before(world, reserved)) is not None:
+        response.headers["Location"] = run_url(made.id)
+        return made
     view, by = await runs.find_run(world.pool, run), (body or RetryBody()).triggered_by
     await request.retry(world.pool, view, world.specs, requested_by=by, run_id=reserved.id, dry_run=dry_run)
     if dry_run:
