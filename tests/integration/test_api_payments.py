@@ -138,6 +138,27 @@ async def test_dead_letters_are_listed_grouped_shown_and_let_go(api: Client) -> 
     assert len((await api.post("/dead-letters:discard", by_reason)).body["discarded"]) == 3
 
 
+async def test_letters_of_files_that_came_again_are_listed_grouped_and_let_go_by_that(api: Client) -> None:
+    mended, other = a_letter(1), a_letter(2, file="lonely", path="in/b.csv")
+    for offset, each in enumerate((mended, other)):
+        await LetterTable(api.world.pool).put(each, partition=0, offset=offset)
+    await api.world.pool.execute(
+        "INSERT INTO event_origins (id, connector, source_object, path, topic, log_partition, first_seen_at)"
+        " VALUES (gen_random_uuid(), $1, 'new', $2, 't', 0, timestamptz '2030-01-01Z')",
+        mended.connector_id,
+        mended.path,
+    )
+
+    listed = await paged(api, "/dead-letters?corrected=true")
+    groups = (await api.get("/dead-letters/groups?corrected=true")).body["data"]
+    done = (await api.post("/dead-letters:discard", {"corrected": True, "note": "came again", "by": "ops"})).body
+
+    assert [each["id"] for each in listed] == [mended.id]
+    assert [each["letters"] for each in groups] == [1]
+    assert done["discarded"] == [mended.id]
+    assert [each["id"] for each in await paged(api, "/dead-letters")] == [other.id]
+
+
 async def test_letters_are_sent_through_again_as_one_run(
     kafka: Kafka, database: str, topic_prefix: str, tmp_path: Path
 ) -> None:

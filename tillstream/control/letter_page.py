@@ -16,13 +16,17 @@ MOST_GROUPS = 200
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which letters; None takes all. `run` takes a record that several runs rejected under each of them."""
+    """
+    Which letters; None takes all. `run` takes a record that several runs rejected under each of them. `corrected` takes
+    those of files that came again with other content, of which something was stored: most likely they are mended.
+    """
 
     stage: str | None = None
     reason: str | None = None
     connector_id: UUID | None = None
     state: LetterState | None = LetterState.OPEN
     run: UUID | None = None
+    corrected: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,4 +73,4 @@ async def groups(pool: Pool, wanted: Wanted) -> Sequence[Group]:
 
 
 def _arguments(wanted: Wanted) -> tuple[object, ...]:
-    return wanted.stage, wanted.reason, wanted.connector_id, wanted.state, wanted.run
+    return wanted.stage, wanted.reason, wanted.connector_id, wanted.state, wanted.run, wanted.corrected

@@ -22,7 +22,8 @@ from tillstream.control.letter import LetterState, LetterView
 router = APIRouter(prefix="/api/v1/dead-letters", tags=["dead-letters"], responses=PROBLEMS)
 actions = APIRouter(prefix="/api/v1", tags=["dead-letters"], responses=PROBLEMS)
 
-MOST = 1_000
+MOST = 10_000
+MOST_USUALLY = 1_000
 _BYTES = ("key", "value", "headers")
 
 
@@ -92,13 +93,16 @@ class Chosen(Body):
     connector: str | None = Field(default=None, max_length=255, description="Its id, number or name.")
     run: UUID | None = None
     every: bool = Field(default=False, description="Every open letter.")
-    limit: int = Field(default=MOST, ge=1, le=MOST)
+    corrected: bool = Field(default=False, description="Only of files that came again with other content since.")
+    limit: int = Field(default=MOST_USUALLY, ge=1, le=MOST)
 
     @model_validator(mode="after")
     def _names_some(self) -> Chosen:
         by = (self.stage, self.reason, self.connector, self.run)
-        if bool(self.ids) + (any(each is not None for each in by) or self.every) != 1:
-            raise ValueError("name letters by `ids`, or choose them by stage, reason, connector, run or `every`")
+        if bool(self.ids) + (any(each is not None for each in by) or self.corrected or self.every) != 1:
+            raise ValueError(
+                "name letters by `ids`, or choose them by stage, reason, connector, run, `corrected` or `every`"
+            )
         return self
 
 
@@ -144,6 +148,7 @@ class Discarded(Model):
 
 ReasonQuery = Annotated[str | None, Query(max_length=200)]
 ConnectorQuery = Annotated[str | None, Query(max_length=255, description="Its id, number or name.")]
+CorrectedQuery = Annotated[bool, Query(description="Only letters of files that came again with other content since.")]
 StateQuery = Annotated[Literal["open", "redriven", "discarded", "all"], Query(description="What became of it.")]
 
 
@@ -155,12 +160,13 @@ async def list_letters(
     connector: ConnectorQuery = None,
     state: StateQuery = "open",
     run: UUID | None = None,
+    corrected: CorrectedQuery = False,
     limit: Limit = USUAL,
     after: After = None,
 ) -> Page[LetterShape]:
     """Dead letters without their bytes, the newest first."""
-    wanted = await _wanted(world, stage, reason, connector, state, run)
-    filtered_by = ["letters", stage, reason, wanted.connector_id, state, run]
+    wanted = await _wanted(world, stage, reason, connector, state, run, corrected)
+    filtered_by = ["letters", stage, reason, wanted.connector_id, state, run, corrected]
     place = place_of(after, filtered_by=filtered_by, kinds=(instant, text))
     begin = None if place is None else (place[0], place[1])
     found = await letter_page.page(world.pool, wanted, limit=limit + 1, after=begin)
@@ -179,9 +185,10 @@ async def list_groups(
     connector: ConnectorQuery = None,
     state: StateQuery = "open",
     run: UUID | None = None,
+    corrected: CorrectedQuery = False,
 ) -> Page[GroupShape]:
     """Dead letters by what they died of, the largest groups first; at most 200."""
-    wanted = await _wanted(world, stage, reason, connector, state, run)
+    wanted = await _wanted(world, stage, reason, connector, state, run, corrected)
     return Page(data=[GroupShape.of(each) for each in await letter_page.groups(world.pool, wanted)])
 
 
@@ -240,15 +247,21 @@ async def discard_letters(body: DiscardBody, world: WorldDep, dry_run: DryRun = 
 async def _chosen(world: World, body: Chosen) -> list[str]:
     if body.ids:
         return body.ids
-    wanted = await _wanted(world, body.stage, body.reason, body.connector, LetterState.OPEN, body.run)
+    wanted = await _wanted(world, body.stage, body.reason, body.connector, LetterState.OPEN, body.run, body.corrected)
     return [each.letter.id for each in await letter_page.page(world.pool, wanted, limit=body.limit)]
 
 
 async def _wanted(
-    world: World, stage: Stage | None, reason: str | None, connector: str | None, state: str, run: UUID | None
+    world: World,
+    stage: Stage | None,
+    reason: str | None,
+    connector: str | None,
+    state: str,
+    run: UUID | None,
+    corrected: bool,
 ) -> letter_page.Wanted:
     owner = None if connector is None else (await connectors.find_ever(world.pool, connector)).id
-    return letter_page.Wanted(stage, reason, owner, None if state == "all" else LetterState(state), run)
+    return letter_page.Wanted(stage, reason, owner, None if state == "all" else LetterState(state), run, corrected)
 
 
 def _shape(view: LetterView) -> LetterShape:
