@@ -275,17 +275,18 @@ async def connectors(dsn: str) -> list[Finding]:
     try:
         pool = await open_pool(dsn, size=2, application="till-doctor", durable=False)
         try:
-            views, _ = await connector.page(pool, connector.Filter(status="ACTIVE"), limit=_MOST_CONNECTORS)
+            listed, _ = await connector.page(pool, limit=_MOST_CONNECTORS)
         finally:
             await close_pool(pool)
     except TillError:
         return []  # what is wrong with the database itself is told above
-    unwell = [view for view in views if view.health in _UNWELL]
+    views = [view for view in listed if view.status is connector.ConnectorStatus.ACTIVE]
+    unwell = [view for view in views if view.health in _UNWELL or view.failed]
     found = [
         Finding(
             f"connector {view.name}",
             ok=True,
-            what=f"{view.health}: {view.cause}" if view.cause else view.health,
+            what=": ".join(filter(None, ["failed" if view.failed else view.health, view.cause])),
             fix=f"till connector show {shlex.quote(view.name)}",
             warning=True,
         )

@@ -10,12 +10,14 @@ from pathlib import Path
 import asyncpg
 
 from connectors import directory
+from connectors.health import State, Status
 from sinks.pool import close_pool, open_pool
 from tests import services
 from tests.database import migrated
 from tests.services import Kafka
 from tillstream import doctor
 from tillstream.control import connector as connectors
+from tillstream.control.report import Reporter
 from tillstream.doctor import Finding
 from tillstream.embedded.home import Home
 from tillstream.embedded.kafka import KafkaOptions
@@ -117,6 +119,12 @@ async def test_connectors_that_are_not_well_are_warned_of_with_their_cause(datab
         made = await connectors.create(pool, name=name, spec=directory.SPEC, configuration={"directory": "/in"})
         await pool.execute("INSERT INTO connector_verdicts VALUES ($1, $2, $2 || ' because')", made, state)
     await connectors.create(pool, name="silent", spec=directory.SPEC, configuration={"directory": "/in"})
+    paused = await connectors.create(pool, name="off", spec=directory.SPEC, configuration={"directory": "/in"})
+    await pool.execute("INSERT INTO connector_verdicts VALUES ($1, 'paused', 'paused by an operator')", paused)
+    await connectors.set_status(pool, paused, connectors.ConnectorStatus.PAUSED)
+    refused = await connectors.create(pool, name="refused", spec=directory.SPEC, configuration={"directory": "/in"})
+    await pool.execute("INSERT INTO connector_verdicts VALUES ($1, 'paused', '401')", refused)
+    await Reporter(refused, "worker").tell(pool, Status(State.PAUSED, ("401",), "", None, 0, 0, {}), [])
     await close_pool(pool)
 
     findings = await doctor.connectors(database)
@@ -124,6 +132,7 @@ async def test_connectors_that_are_not_well_are_warned_of_with_their_cause(datab
     assert [(each.name, each.what, each.ok, each.warning) for each in findings] == [
         ("connector gone", "down: down because", True, True),
         ("connector ill", "degraded: degraded because", True, True),
+        ("connector refused", "failed: 401", True, True),
     ]
     assert findings[0].fix == "till connector show gone"
     assert await doctor.connectors("postgresql://127.0.0.1:1/x") == []

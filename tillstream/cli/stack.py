@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,9 +15,11 @@ from tillstream.cli.option import DryRunOption, OutputOption
 from tillstream.cli.output import Output, note, print_data, print_fields, print_table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from tillstream.control.worker import WorkerView
+    from tillstream.doctor import Finding
     from tillstream.embedded.state import StackState
 
 PATIENCE_S = 30.0  # a worker that joins its group after one that was killed waits for the other's session to end
@@ -84,11 +86,15 @@ def status(output: OutputOption = Output.TABLE) -> None:
         raise typer.Exit(ExitStatus.FAILED)
 
 
-def doctor(output: OutputOption = Output.TABLE) -> None:
+def doctor(
+    output: OutputOption = Output.TABLE,
+    strict: Annotated[bool, typer.Option("--strict", help="End with 8 if something is warned of.")] = False,
+) -> None:
     """
     Name what is wrong with this machine, this home or the servers, and how to mend it.
 
-    Each connector that is not well is warned of, with the cause. Changes nothing. Ends with 1 if something is wrong.
+    Each connector that is not well is warned of, with the cause: a partner's wrong file is no fault of the stack.
+    Changes nothing. Ends with 1 if something is wrong; with 0 if there are only warnings, unless it is strict.
     """
     from tillstream import doctor as examination
     from tillstream.embedded.home import Home
@@ -114,8 +120,16 @@ def doctor(output: OutputOption = Output.TABLE) -> None:
             for each in findings
         ]
         print_table(("", "looked at", "found", "how to mend it"), rows)
+    if status := told_by(findings, strict=strict):
+        raise typer.Exit(status)
+
+
+def told_by(findings: Sequence[Finding], *, strict: bool) -> ExitStatus:
+    """What a script is told of findings."""
     if not all(each.ok for each in findings):
-        raise typer.Exit(ExitStatus.FAILED)
+        return ExitStatus.FAILED
+    warned = strict and any(each.warning for each in findings)
+    return ExitStatus.PARTIAL if warned else ExitStatus.OK
 
 
 class Changes:

@@ -6,7 +6,9 @@ import pytest
 
 from tests.services import open_directory
 from tillstream import doctor
-from tillstream.doctor import GIB
+from tillstream.cli.exit import ExitStatus
+from tillstream.cli.stack import told_by
+from tillstream.doctor import GIB, Finding
 from tillstream.embedded.home import Home
 from tillstream.embedded.jar import locked_jars
 
@@ -113,3 +115,21 @@ def test_a_setting_that_loses_commits_is_told_with_what_it_costs(setting: str):
     assert "crash" in bad.what
     assert f"SET {setting} = on" in bad.fix
     assert doctor.durability(setting, "on").ok
+
+
+@pytest.mark.parametrize(
+    ("ok", "warning", "strict", "expected"),
+    [
+        (True, False, True, ExitStatus.OK),
+        (True, True, False, ExitStatus.OK),
+        (True, True, True, ExitStatus.PARTIAL),
+        (False, True, True, ExitStatus.FAILED),
+        (False, False, False, ExitStatus.FAILED),
+    ],
+)
+def test_a_script_is_told_of_what_is_wrong_and_of_warnings_if_it_asks(
+    ok: bool, warning: bool, strict: bool, expected: ExitStatus
+):
+    findings = [Finding("python", ok=True, what=""), Finding("x", ok=ok, what="", warning=warning)]
+
+    assert told_by(findings, strict=strict) is expected
