@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
@@ -20,7 +22,7 @@ from tillstream.api.world import World
 from tillstream.config import Environment
 from tillstream.control import connector as connectors
 from tillstream.control import dialect, edit, request, run
-from tillstream.control.connector import ConnectorStatus, ConnectorView, Label
+from tillstream.control.connector import ConnectorStatus, ConnectorView, Label, Standing
 from tillstream.control.dialect import Plan, Wanted
 from tillstream.control.pin import pin
 from tillstream.control.run import RunView
@@ -31,6 +33,14 @@ logger = logging.getLogger(__name__)
 _UNPLANNED = Plan()
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """Some connectors by number; `summary` counts those of every status, by its name in lower case, and in all."""
+
+    connectors: list[ConnectorView]
+    summary: Mapping[str, int]
+
+
 async def found(world: World, wanted: str) -> ConnectorView:
     """
     The connector of this number, `conn_<number>`, name or id.
@@ -39,6 +49,22 @@ async def found(world: World, wanted: str) -> ConnectorView:
         NotFound: there is none.
     """
     return await connectors.find(world.pool, wanted)
+
+
+async def listed(world: World, fits: Callable[[ConnectorView], bool], status: str | None) -> Listed:
+    """Those that fit, and of them those that stand so; None for any."""
+    views = [view for view in await connectors.list_connectors(world.pool) if fits(view)]
+    views.sort(key=lambda view: view.number)
+    standing = Counter(view.standing for view in views)
+    return Listed(
+        [view for view in views if status in (None, view.standing.value)],
+        {"total": len(views), **{each.value.lower(): standing[each] for each in Standing}},
+    )
+
+
+def holds(text: str | None, *among: str) -> bool:
+    """Whether one of these holds the text, in whatever case; None is in each."""
+    return text is None or any(text.lower() in each.lower() for each in among)
 
 
 def shown(world: World, view: ConnectorView) -> ConnectorView:

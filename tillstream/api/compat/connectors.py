@@ -12,7 +12,6 @@ from tillstream.api.compat.run import By, add_actions
 from tillstream.api.compat.shape import Body, Instant, given, takes
 from tillstream.api.problem import PROBLEMS
 from tillstream.api.world import World, WorldDep
-from tillstream.control import connector as connectors
 from tillstream.control import dialect
 from tillstream.control.connector import ConnectorView, Standing
 from tillstream.control.dialect import Plan
@@ -141,23 +140,17 @@ async def list_connectors(
     search: Annotated[str | None, Query(max_length=255, description="Part of a name or source entity.")] = None,
 ) -> SeedConnectors:
     """List connectors. The summary counts those of every status."""
-    part = (search or "").lower()
-    views = [
-        view
-        for view in sorted(await connectors.list_connectors(world.pool), key=lambda view: view.number)
-        if (part in view.name.lower() or part in view.source_entity.lower())
-        and connector_type in (None, view.type)
-        and source_entity in (None, view.source_entity)
-    ]
-    count = [view.standing.value for view in views].count
-    return SeedConnectors(
-        connectors=[SeedConnector(**_row(view)) for view in views if status in (None, view.standing.value)],
-        summary=SeedSummary(
-            total=len(views),
-            active=count(Standing.ACTIVE.value),
-            paused=count(Standing.PAUSED.value),
-            failed=count(Standing.FAILED.value),
+    found = await action.listed(
+        world,
+        lambda view: (
+            action.holds(search, view.name, view.source_entity)
+            and connector_type in (None, view.type)
+            and source_entity in (None, view.source_entity)
         ),
+        status,
+    )
+    return SeedConnectors(
+        connectors=[SeedConnector(**_row(view)) for view in found.connectors], summary=SeedSummary(**found.summary)
     )
 
 

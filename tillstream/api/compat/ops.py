@@ -14,7 +14,6 @@ from tillstream.api.compat.run import By, add_actions
 from tillstream.api.compat.shape import Body, Instant, given, takes
 from tillstream.api.problem import PROBLEMS
 from tillstream.api.world import World, WorldDep
-from tillstream.control import connector as connectors
 from tillstream.control import dialect, history
 from tillstream.control.connector import ConnectorView, Standing
 from tillstream.control.history import SeedHealth
@@ -97,25 +96,20 @@ async def list_connectors(
     search: Annotated[str | None, Query(max_length=255, description="Part of a name or provider.")] = None,
 ) -> OpsConnectors:
     """List connectors. The summary counts those of every status."""
-    health, part = await history.health(world.pool), (search or "").lower()
-    views = [
-        view
-        for view in sorted(await connectors.list_connectors(world.pool), key=lambda view: view.number)
-        if view.number in health
-        and (part in view.name.lower() or part in view.provider.lower())
-        and type_ in (None, health[view.number].type)
-        and provider in (None, view.provider)
-    ]
-    count = [view.standing.value for view in views].count
-    chosen = [view for view in views if status in (None, view.standing.value)]
-    return OpsConnectors(
-        connectors=[OpsConnector(**_told(world, view, health[view.number])) for view in chosen],
-        summary=SeedSummary(
-            total=len(views),
-            active=count(Standing.ACTIVE.value),
-            paused=count(Standing.PAUSED.value),
-            failed=count(Standing.FAILED.value),
+    health = await history.health(world.pool)
+    found = await action.listed(
+        world,
+        lambda view: (
+            view.number in health
+            and action.holds(search, view.name, view.provider)
+            and type_ in (None, health[view.number].type)
+            and provider in (None, view.provider)
         ),
+        status,
+    )
+    return OpsConnectors(
+        connectors=[OpsConnector(**_told(world, view, health[view.number])) for view in found.connectors],
+        summary=SeedSummary(**found.summary),
     )
 
 
