@@ -41,6 +41,7 @@ Result = TypeVar("Result")
 
 START_UNKNOWN = "start_unknown"  # the hold of a partition until the broker and the sink have said where it starts
 _FETCH_PAUSE_S = 1.0  # after a fetch that failed: what is wrong there does not heal in milliseconds
+_TROUBLE_S = 10.0  # after a fetch that failed: several later ones would have failed by then, too
 _START_WAITS_S = (0.2, 5.0)
 _LOOK_EVERY_S = 1.0  # for topics that the broker does not know yet
 
@@ -129,6 +130,8 @@ class _Owned:
     generation: int
     inflight: InFlight | None = None  # None until its start is known
     fetch_again_at: float = 0.0
+    trouble: str = ""  # why it could not be read the last time
+    troubled_at: float = 0.0
 
 
 class SliceConsumer(driver.Consumer):
@@ -199,7 +202,9 @@ class SliceConsumer(driver.Consumer):
                 continue
             if fetched.error is not None:
                 await self._failed(tp, inflight, fetched.error)
-            elif fetched.first_offset != inflight.position:
+                continue
+            self._owned[tp].trouble = ""
+            if fetched.first_offset != inflight.position:
                 await self._moved(tp, inflight, fetched.first_offset)
             elif fetched.records:
                 good[tp] = fetched
@@ -209,7 +214,9 @@ class SliceConsumer(driver.Consumer):
 
     async def _failed(self, tp: TP, inflight: InFlight, error: BaseException) -> None:
         log.error("fetch failed", extra={"facts": {**_facts(tp), "error": repr(error)}})
-        self._owned[tp].fetch_again_at = time.monotonic() + _FETCH_PAUSE_S
+        owned, now = self._owned[tp], time.monotonic()
+        owned.fetch_again_at, owned.troubled_at = now + _FETCH_PAUSE_S, now
+        owned.trouble = f"{type(error).__name__}: {error}"
         await self._seek_back(tp, inflight)  # aiokafka steps over a record that is too large for it
 
     async def _moved(self, tp: TP, inflight: InFlight, position: int) -> None:
@@ -471,6 +478,15 @@ class SliceConsumer(driver.Consumer):
     def is_member(self) -> bool:
         """Whether we take part in the group; with more workers than partitions, one may own nothing for ever."""
         return self._thread.is_member
+
+    def troubles(self) -> dict[tuple[str, int], str]:
+        """Why partitions of ours cannot be read though the broker answers. Safe to call from any thread."""
+        now, owned = time.monotonic(), list(self._owned.values())
+        return {
+            (each.tp.topic, each.tp.partition): each.trouble
+            for each in owned
+            if each.trouble and now - each.troubled_at < _TROUBLE_S
+        }
 
     def progress(self) -> dict[tuple[str, int], int]:
         """Slices finished since the assignment, by topic and partition. Safe to call from any thread."""

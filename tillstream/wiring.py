@@ -571,7 +571,13 @@ def _watch_assignment(worker: _Worker, app: App) -> None:
         ready = transport.consumer is not None and transport.consumer.is_ready
         return None if ready else "no partition assigned yet"
 
+    def unread() -> str | None:
+        troubles = {} if transport.consumer is None else transport.consumer.troubles()
+        told = [f"{topic}/{partition} cannot be read: {why}" for (topic, partition), why in sorted(troubles.items())]
+        return "; ".join(told) or None
+
     worker.health.probe("assignment", missing)
+    worker.health.probe("reading", unread)
 
 
 def _holds(ingest: Ingest) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -154,3 +155,30 @@ def _firsts(records: Sequence[tuple[bytes, bytes, bytes]]) -> dict[bytes, list[t
     for key, value, run in records:
         found.setdefault(key, {})[value, run] = None
     return {key: list(of_key) for key, of_key in found.items()}
+
+
+async def test_a_partition_that_the_broker_gives_and_nobody_can_read_is_told(
+    broker: EmbeddedKafka, database: str
+) -> None:
+    """Its disk has rotted: the broker answers, and what it answers is wrong."""
+    history = History(seed=29)
+    async with open_stage(broker.bootstrap, database, partitions=1) as stage:
+        await stage.publish(history.load(40))
+        (log,) = broker.directory.glob(f"**/{stage.topics.events.name}-0/*.log")
+        whole = log.read_bytes()
+        _write_last_byte(log, whole[-1] ^ 0xFF)
+        worker = stage.worker("reader")
+
+        await worker.waits_for("reading", f"{stage.topics.events.name}/0 cannot be read: CorruptRecordException")
+
+        assert worker.alive
+        _write_last_byte(log, whole[-1])
+        await worker.ready()
+        await stage.check(history.truth)
+
+
+def _write_last_byte(log: Path, byte: int) -> None:
+    """In place: the broker has the file open."""
+    with log.open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(bytes([byte]))
