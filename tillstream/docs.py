@@ -77,12 +77,16 @@ stay numbers, and nothing is an empty field.
 _VARIABLES_INTRO = """\
 An option wins over a variable, that over the TOML file (`--config`, else `TILL_CONFIG`, else `./till.toml`), that over
 what a stack that runs in the home tells of itself, that over the default: `till config show --origin`. Every setting
-has a variable, `sink.slice_events` for one `TILL_SINK_SLICE_EVENTS`: [config.md](config.md). Beside them:
+has a variable, `sink.slice_events` for one `TILL_SINK_SLICE_EVENTS`: [config.md](config.md).
+
+Which API is asked, the nearest word says: `--api`, `--context` or `--home`; then `TILL_API_URL`, `TILL_CONTEXT` or
+`TILL_HOME`; then the current context, the stack of the home, `http.api_host` and `http.api_port`: `till context show`.
+Other variables:
 """
 _VARIABLES: Mapping[str, str] = {
     "TILL_HOME": "The home: where a stack keeps its data, and tells where it serves; else one below the user's own.",
     **OTHER_VARIABLES,
-    "NO_COLOR": "Whatever it holds, nothing is coloured.",
+    "NO_COLOR": "If it is not empty, nothing is coloured.",
 }
 _CONFIG_INTRO = """\
 A flag (`till --set sink.slice_events=500 …`) wins over a variable, that over the TOML file, that over what a

@@ -265,7 +265,7 @@ async def postgres_server(dsn: str) -> list[Finding]:
     found += [durability(row["name"], row["setting"]) for row in sorted(rows)]
     if left_behind:
         what = f"{len(left_behind)} replays ended without dropping their tables: {', '.join(left_behind[:3])}"
-        fix = "`till replay` drops them before it begins; or DROP SCHEMA … CASCADE"
+        fix = "`till replay create` drops them before it begins; or DROP SCHEMA … CASCADE"
         found.append(Finding("postgres replays", ok=False, what=what, fix=fix))
     return found
 

@@ -23,17 +23,19 @@ def till(*arguments: str, cwd: Path | None = None, **variables: str) -> subproce
 def test_what_does_not_answer_has_its_own_status_and_no_traceback(tmp_path: Path) -> None:
     nowhere = {"TILL_POSTGRES_DSN": "postgresql://u:hunter22@127.0.0.1:1/d", "TILL_HOME": str(tmp_path)}
 
-    done = till("payment", "list", **nowhere)
+    done = till("migrate", **nowhere)
 
     assert done.returncode == ExitStatus.UNREACHABLE
     assert done.stderr.startswith("error [sink_unavailable]: PostgreSQL does not answer")
     assert "Traceback" not in done.stderr
     assert "hunter22" not in done.stdout + done.stderr
-    assert "Traceback" in till("-v", "payment", "list", **nowhere).stderr
+    assert "Traceback" in till("-v", "migrate", **nowhere).stderr
 
 
-def test_a_broker_that_does_not_answer_has_the_same_status(tmp_path: Path) -> None:
-    done = till("topic", "lag", TILL_KAFKA_BOOTSTRAP="127.0.0.1:1", TILL_HOME=str(tmp_path))
+def test_a_broker_that_does_not_answer_has_the_same_status(tmp_path: Path, database: str) -> None:
+    servers = {"TILL_KAFKA_BOOTSTRAP": "127.0.0.1:1", "TILL_POSTGRES_DSN": database}
+
+    done = till("migrate", "--dry-run", TILL_HOME=str(tmp_path), **servers)
 
     assert done.returncode == ExitStatus.UNREACHABLE
     assert done.stderr.startswith("error [broker_unavailable]")
@@ -42,7 +44,7 @@ def test_a_broker_that_does_not_answer_has_the_same_status(tmp_path: Path) -> No
 
 
 def test_a_database_without_our_tables_says_what_to_run(tmp_path: Path, database: str) -> None:
-    done = till("payment", "list", TILL_POSTGRES_DSN=database, TILL_HOME=str(tmp_path))
+    done = till("source", "check", "bank", TILL_POSTGRES_DSN=database, TILL_HOME=str(tmp_path))
 
     assert done.returncode == ExitStatus.FAILED
     assert "error [sink_misconfigured]" in done.stderr
@@ -95,19 +97,6 @@ def test_a_connector_is_created_from_a_relative_path_updated_and_deleted(tmp_pat
     assert till("connector", "create", "bank", "-O", "directory=/tmp", **variables).returncode == 0
 
 
-def test_nothing_matches_is_told_from_nothing_is_there_and_an_unknown_status_is_refused(
-    tmp_path: Path, database: str
-) -> None:
-    asyncio.run(migrated(database))
-    variables = {"TILL_POSTGRES_DSN": database, "TILL_HOME": str(tmp_path / "home")}
-
-    assert till("payment", "list", **variables).stderr == "no payments yet\n"
-    assert till("payment", "list", "--status", "settled", **variables).stderr == "no payments match\n"
-    refused = till("payment", "list", "--status", "sttled", **variables)
-    assert refused.returncode == ExitStatus.USAGE
-    assert "partially_refunded" in refused.stderr.replace("\n", "")
-
-
 def test_migrate_makes_tables_and_topics_once_and_tells_what_it_did(
     tmp_path: Path, kafka: Kafka, database: str, topic_prefix: str
 ) -> None:
@@ -129,19 +118,6 @@ def test_migrate_makes_tables_and_topics_once_and_tells_what_it_did(
     assert f"{variables['TILL_TOPIC_PREFIX']}.events" in first["topics"]
     assert (second.returncode, second.stdout) == (0, "")
     assert "nothing to do" in second.stderr
-
-
-def test_a_reason_that_nobody_gives_is_refused_with_those_that_there_are(tmp_path: Path, database: str) -> None:
-    asyncio.run(migrated(database))
-    variables = {"TILL_POSTGRES_DSN": database, "TILL_HOME": str(tmp_path)}
-
-    wrong = till("deadletter", "list", "--reason", "nonsense", **variables)
-    known = till("deadletter", "list", "--reason", "event_id_reused", **variables)
-
-    assert wrong.returncode == ExitStatus.USAGE
-    assert "'nonsense' is none of" in wrong.stderr
-    assert "invalid_amount" in wrong.stderr
-    assert (known.returncode, known.stderr.strip()) == (0, "no dead letters")
 
 
 def test_a_table_for_somebody_who_reads_no_further_ends_in_silence(tmp_path: Path) -> None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
@@ -211,20 +208,3 @@ async def copies(pool: Pool, dead: DeadLetter, number: int) -> None:
         f" SELECT lpad(to_hex(n), 32, '0'), n, {names} FROM dead_letters, generate_series(1, $1) AS n",
         number - 1,
     )
-
-
-@pytest.mark.parametrize("verb", [("redrive", "--all"), ("discard", "--stage", "sink", "--note", "n")])
-async def test_every_letter_is_meant_where_no_limit_is_set(pool: Pool, database: str, verb: tuple[str, ...]) -> None:
-    where = {"stage": Stage.SINK, "topic": topics("till").events.name, "key": "aw=="}
-    await copies(pool, a_letter(1).model_copy(update=where), 1_234)
-
-    async def told(*options: str) -> int:
-        command = (sys.executable, "-m", "tillstream", "deadletter", *verb, "--dry-run", "-o", "json", *options)
-        environment = {**os.environ, "TILL_POSTGRES_DSN": database, "TILL_KAFKA_BOOTSTRAP": "127.0.0.1:1"}
-        process = await asyncio.create_subprocess_exec(*command, env=environment, stdout=asyncio.subprocess.PIPE)
-        out, _ = await process.communicate()
-        answer = json.loads(out)
-        return len(answer["sent"] if verb[0] == "redrive" else answer["discarded"])
-
-    assert await told() == 1_234
-    assert await told("--limit", "1100") == 1_100

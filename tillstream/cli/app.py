@@ -11,6 +11,7 @@ import typer.main
 from schemas.errors import TillError
 from tillstream.cli import (
     api,
+    completion,
     connector,
     contexts,
     deadletter,
@@ -36,9 +37,10 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
+    add_completion=False,  # `till completion`
 )
 
-for _part in (demo, stack, worker, info, replay):
+for _part in (demo, stack, worker, info):
     _part.register(app)
 for _name, _group in (
     ("payment", payment.group),
@@ -46,11 +48,13 @@ for _name, _group in (
     ("connector", connector.group),
     ("run", run.group),
     ("deadletter", deadletter.group),
+    ("replay", replay.group),
     ("ledger", ledger.group),
     ("topic", topic.group),
     ("api", api.group),
     ("context", contexts.group),
     ("config", info.config_group),
+    ("completion", completion.group),
 ):
     app.add_typer(_group, name=_name)
 
@@ -88,6 +92,7 @@ def options(  # noqa: PLR0917  Typer reads options from the signature
 # a command of Click's, which Typer hides
 def tree() -> Any:
     """The whole tree of commands, with the options that are added to many."""
+    completion.know_shells()
     return with_layout(typer.main.get_command(app))
 
 

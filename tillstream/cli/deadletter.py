@@ -1,24 +1,28 @@
-"""`till deadletter`: records that could not go on."""
+"""`till deadletter`: records that could not go on, over the API."""
 # ruff: noqa: PLC0415, PLR0917  imports wait until a command runs; Typer reads options from the signature
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import base64
+import sys
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tillstream.cli import context
+from tillstream.cli import complete
 from tillstream.cli.exit import ExitStatus
+from tillstream.cli.instant import seconds
+from tillstream.cli.letters import Wanted, act
 from tillstream.cli.option import DryRunOption, LimitOption, OutputOption
-from tillstream.cli.output import Output, note, print_data, print_fields, print_table
+from tillstream.cli.output import Output, note, print_data, print_table
+from tillstream.cli.place import place_of
+from tillstream.cli.remote import ask
+from tillstream.cli.rows import Columns, Listing, list_rows, page_of, print_one
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from sinks.pool import Pool
-    from tillstream.control.letter import Discarded, Filter, LetterView, Redriven, Refused
+    from tillstream.cli.client import Client
 
 group = typer.Typer(help="Records that could not go on, whole and with the reason.", no_args_is_help=True)
 
@@ -32,13 +36,21 @@ class State(StrEnum):
     ALL = "all"
 
 
-LettersArgument = Annotated[list[str] | None, typer.Argument(help="Ids, or their beginnings.")]
+LettersArgument = Annotated[
+    list[str] | None, typer.Argument(help="Ids, or their beginnings.", autocompletion=complete.letters)
+]
 StageOption = Annotated[str | None, typer.Option(help="Only letters of this stage: source or sink.")]
 ReasonOption = Annotated[str | None, typer.Option(help="Only letters with this reason, such as invalid_amount.")]
-ConnectorOption = Annotated[str | None, typer.Option(help="Only letters of this connector.")]
-RunOption = Annotated[
-    str | None, typer.Option(help="Only letters of this run: the beginning of its id, or its number.")
+ConnectorOption = Annotated[
+    str | None, typer.Option(help="Only letters of this connector.", autocompletion=complete.connectors)
 ]
+RunOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Only letters of this run: the beginning of its id, or its number.", autocompletion=complete.runs
+    ),
+]
+StateOption = Annotated[State, typer.Option(help="Only letters in this state.")]
 CorrectedOption = Annotated[
     bool, typer.Option("--corrected", help="Only letters of files that came again with other content since.")
 ]
@@ -47,58 +59,52 @@ MostOption = Annotated[
 ]
 _SHOWN_BYTES = 2_000
 
-
-@dataclass(frozen=True, slots=True)
-class _Wanted:
-    """Letters by name, or else by what they are."""
-
-    letters: Sequence[str] = ()
-    stage: str | None = None
-    reason: str | None = None
-    connector: str | None = None
-    run: str | None = None
-    corrected: bool = False
-
-    def __bool__(self) -> bool:
-        return any((self.letters, self.stage, self.reason, self.connector, self.run, self.corrected))
-
-    async def found(self, pool: Pool, limit: int, state: State = State.OPEN) -> list[LetterView]:
-        from tillstream.control import letter
-
-        if self.letters:
-            return [await letter.show(pool, each) for each in self.letters]
-        return await letter.list_letters(pool, await self._filter(pool, state), limit=limit)
-
-    async def ids(self, pool: Pool, limit: int | None) -> list[str]:
-        from tillstream.control import letter
-
-        if self.letters:
-            return [view.letter.id for view in await self.found(pool, len(self.letters))]
-        return await letter.ids_of(pool, await self._filter(pool, State.OPEN), limit=limit)
-
-    async def _filter(self, pool: Pool, state: State) -> Filter:
-        from tillstream.control import letter, run
-
-        if self.reason is not None:
-            await _check_reason(pool, self.reason)
-        return letter.Filter(
-            stage=self.stage,
-            reason=self.reason,
-            connector=self.connector,
-            state=None if state is State.ALL else letter.LetterState(state.value),
-            run=None if self.run is None else (await run.find_run(pool, self.run)).id,
-            corrected=self.corrected,
-        )
+_FIELDS = (
+    *("id", "stage", "reason", "message", "hint", "attempts", "failed_at", "event_id", "run_id", "connector_id"),
+    *("connector", "topic", "partition", "offset", "path", "position", "line", "source_object", "size_bytes"),
+    *("truncated", "sqlstate", "state", "redrives", "redrive_run_id", "redriven_at", "discarded_at", "discarded_by"),
+    "discard_note",
+)
 
 
-async def _check_reason(pool: Pool, reason: str) -> None:
-    """A reason that nobody gives is a slip; those of plugins and of foreign letters are known by their letters."""
-    from tillstream.control import letter
-    from tillstream.reason import reasons
+# an object of the API
+def _state(row: Mapping[str, Any]) -> str:
+    if row["discarded_at"] is not None:
+        return f"{row['state']} by {row['discarded_by']}: {row['discard_note']}"
+    if row["redrives"] and row["redriven_at"] is None:
+        return f"{row['state']}, sent again {row['redrives']} times"
+    return str(row["state"])
 
-    known = reasons()
-    if reason not in known and not await letter.ids_of(pool, letter.Filter(reason=reason, state=None), limit=1):
-        raise typer.BadParameter(f"{reason!r} is none of {', '.join(known)}", param_hint="--reason")
+
+LETTERS = Columns(
+    {
+        "letter": lambda row: row["id"][:12],
+        "stage": "stage",
+        "reason": "reason",
+        "connector": "connector",
+        "place": place_of,
+        "message": "message",
+        "state": _state,
+    },
+    _FIELDS,
+)
+WHOLE = (*_FIELDS, "key", "value", "headers", "sha256")
+GROUPS = Columns(
+    {
+        "letters": "letters",
+        "stage": "stage",
+        "reason": "reason",
+        "connector": "connector",
+        "since": lambda row: seconds(row["first_at"]),
+        "last": lambda row: seconds(row["last_at"]),
+        "newest": lambda row: row["last_id"][:12],
+        "message": "message",
+    },
+    (
+        *("stage", "reason", "connector", "connector_id", "letters", "first_at", "last_at", "last_id"),
+        *("message", "hint"),
+    ),
+)
 
 
 @group.command("list")
@@ -107,41 +113,66 @@ def list_(
     reason: ReasonOption = None,
     connector: ConnectorOption = None,
     run: RunOption = None,
-    state: Annotated[State, typer.Option(help="Only letters in this state.")] = State.OPEN,
+    state: StateOption = State.OPEN,
     corrected: CorrectedOption = False,
+    after: Annotated[str | None, typer.Option(help="Go on after a page: its `next`.")] = None,
     limit: LimitOption = 50,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """List dead letters, the newest first; those that nobody has redriven or discarded, unless told otherwise."""
-    views = context.run(_listed(_Wanted((), stage, reason, connector, run, corrected), limit, state))
-    if output is not Output.TABLE:
-        print_data(output, [_json(view, whole=False) for view in views])
-        return
-    rows = [
-        (v.letter.id[:12], v.letter.stage, v.letter.reason, v.letter.connector, _place(v), v.letter.message, _state(v))
-        for v in views
-    ]
-    print_table(("letter", "stage", "reason", "connector", "place", "message", "state"), rows, empty="no dead letters")
+    wanted, listing = (
+        Wanted((), stage, reason, connector, run, corrected),
+        Listing(output, LETTERS, empty="no dead letters"),
+    )
+
+    async def work(api: Client) -> None:
+        params = {**await wanted.filters(api), "state": state.value}
+        await list_rows(api, "/dead-letters", params, listing, limit=limit, after=after)
+
+    ask(work)
+
+
+@group.command("groups")
+def groups(
+    stage: StageOption = None,
+    reason: ReasonOption = None,
+    connector: ConnectorOption = None,
+    run: RunOption = None,
+    state: StateOption = State.OPEN,
+    corrected: CorrectedOption = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Count dead letters by what they died of, the most first: stage, reason and connector; 200 groups at most."""
+    wanted = Wanted((), stage, reason, connector, run, corrected)
+
+    # rows of the API
+    async def work(api: Client) -> list[dict[str, Any]]:
+        params = {**await wanted.filters(api), "state": state.value}
+        return (await page_of(api, "/dead-letters/groups", params))[0]
+
+    listing = Listing(output, GROUPS, empty="no dead letters")
+    listing.add(ask(work))
+    listing.end()
 
 
 @group.command("show")
 def show(
-    letter: Annotated[str, typer.Argument(help="The beginning of its id.")],
+    letter: Annotated[str, typer.Argument(help="The beginning of its id.", autocompletion=complete.letters)],
     raw: Annotated[bool, typer.Option("--raw", help="Write the record's bytes, and nothing else.")] = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Show one dead letter, with its record."""
-    view = context.run(_found(letter))
-    if raw:
-        import sys
+    """Show one dead letter, with its record; as JSON its bytes are base64."""
+    from tillstream.cli.client import part
 
-        sys.stdout.buffer.write(view.letter.value_bytes() or b"")
-    elif output is not Output.TABLE:
-        print_data(output, _json(view, whole=True))
-    else:
-        value = (view.letter.value_bytes() or b"")[:_SHOWN_BYTES].decode("utf-8", "backslashreplace")
-        fields = [(key, value) for key, value in _json(view, whole=False).items() if value not in (None, "", [])]
-        print_fields([*fields, ("record", value)])
+    found = ask(lambda api: api.get(f"/dead-letters/{part(letter)}"))
+    value = base64.b64decode(found["value"] or "")
+    if raw:
+        sys.stdout.buffer.write(value)
+        sys.stdout.flush()
+        return
+    fields = [(name, found[name]) for name in _FIELDS if found[name] not in (None, "", [])]
+    record = value[:_SHOWN_BYTES].decode("utf-8", "backslashreplace")
+    print_one(output, found, WHOLE, [*fields, ("record", record)])
 
 
 @group.command("redrive")
@@ -159,21 +190,22 @@ def redrive(
     """
     Send dead letters through again, as a run of its own.
 
-    A letter is redriven once the sink has confirmed that run.
+    A letter is redriven once the sink has confirmed that run. More than 10 000 are several runs: `run_ids` in JSON.
     """
-    wanted = _Wanted(letters or (), stage, reason, connector, run)
+    wanted = Wanted(letters or (), stage, reason, connector, run)
     if not (wanted or all_):
         raise typer.BadParameter("name letters, or choose them by --stage, --reason, --connector, --run or --all")
-    done = context.run(_redriven(wanted, limit, dry_run=dry_run))
+    done = ask(lambda api: act(api, "redrive", wanted, {"triggered_by": "CLI"}, limit=limit, dry_run=dry_run))
+    runs = done.get("run_ids", [done["run_id"]] if done["run_id"] else [])
     if output is not Output.TABLE:
-        print_data(output, {"run_id": done.run_id, "dry_run": dry_run, "sent": done.sent, "refused": done.refused})
+        print_data(output, done)
     else:
-        rows = [(each, "would be sent" if dry_run else "sent", "") for each in done.sent]
-        print_table(("letter", "result", "why"), rows + _told(done.refused), empty="no such letters")
-        if done.run_id is not None:
-            note(f"run {done.run_id}: see `till run show {str(done.run_id)[:8]}`")
-    if done.refused:
-        raise typer.Exit(ExitStatus.PARTIAL if done.sent else ExitStatus.CONFLICT)
+        rows = [(each, "would be sent" if dry_run else "sent", "") for each in done["sent"]]
+        print_table(("letter", "result", "why"), rows + _told(done["refused"]), empty="no such letters")
+        for each in runs:
+            note(f"run {each}: see `till run show {each[:8]}`")
+    if done["refused"]:
+        raise typer.Exit(ExitStatus.PARTIAL if done["sent"] else ExitStatus.CONFLICT)
 
 
 @group.command("discard")
@@ -195,47 +227,19 @@ def discard(
 
     They stay listed as discarded, and no count changes. Discarding one again changes nothing.
     """
-    wanted = _Wanted(letters or (), stage, reason, connector, run, corrected)
+    wanted = Wanted(letters or (), stage, reason, connector, run, corrected)
     if not wanted:
         raise typer.BadParameter("name letters, or choose them by --stage, --reason, --connector, --run or --corrected")
-    done = context.run(_discarded(wanted, limit, note_, by or _user(), dry_run=dry_run))
+    more = {"note": note_, "by": by or _user()}
+    done = ask(lambda api: act(api, "discard", wanted, more, limit=limit, dry_run=dry_run))
     if output is not Output.TABLE:
-        print_data(output, {"dry_run": dry_run, "discarded": done.done, "known": done.known, "refused": done.refused})
+        print_data(output, done)
     else:
-        rows = [(each, "would be discarded" if dry_run else "discarded", "") for each in done.done]
-        rows += [(each, "was discarded before", "") for each in done.known]
-        print_table(("letter", "result", "why"), rows + _told(done.refused), empty="no such letters")
-    if done.refused:
-        raise typer.Exit(ExitStatus.PARTIAL if done.done or done.known else ExitStatus.CONFLICT)
-
-
-async def _listed(wanted: _Wanted, limit: int, state: State) -> list[LetterView]:
-    async with context.pool(context.settings()) as pool:
-        return await wanted.found(pool, limit, state)
-
-
-async def _found(wanted: str) -> LetterView:
-    from tillstream.control import letter
-
-    async with context.pool(context.settings()) as pool:
-        return await letter.show(pool, wanted)
-
-
-async def _redriven(wanted: _Wanted, limit: int | None, *, dry_run: bool) -> Redriven:
-    from tillstream.control import letter
-
-    chosen = context.settings()
-    async with context.pool(chosen) as pool, context.producer(chosen) as (producer, topics):
-        ids = await wanted.ids(pool, limit)
-        return await letter.redrive(pool, producer, topics, ids, triggered_by="CLI", dry_run=dry_run)
-
-
-async def _discarded(wanted: _Wanted, limit: int | None, note_: str, by: str, *, dry_run: bool) -> Discarded:
-    from tillstream.control import letter
-
-    async with context.pool(context.settings()) as pool:
-        ids = await wanted.ids(pool, limit)
-        return await letter.discard(pool, ids, note=note_, by=by, dry_run=dry_run)
+        rows = [(each, "would be discarded" if dry_run else "discarded", "") for each in done["discarded"]]
+        rows += [(each, "was discarded before", "") for each in done["known"]]
+        print_table(("letter", "result", "why"), rows + _told(done["refused"]), empty="no such letters")
+    if done["refused"]:
+        raise typer.Exit(ExitStatus.PARTIAL if done["discarded"] or done["known"] else ExitStatus.CONFLICT)
 
 
 def _user() -> str:
@@ -249,33 +253,8 @@ def _user() -> str:
         return f"user {os.getuid()}"
 
 
-def _told(refused: Sequence[Refused]) -> list[tuple[str, str, str]]:
-    return [(each.id, each.code, each.message + (f"; {each.hint}" if each.hint else "")) for each in refused]
-
-
-def _place(view: LetterView) -> str:
-    letter = view.letter
-    if letter.path and "://" not in letter.path:
-        from pathlib import PurePath
-
-        return f"{PurePath(letter.path).name}{f':{letter.line}' if letter.line else ''}"
-    if letter.offset is None:  # it never was in a topic
-        return f"{letter.source_object} {letter.position}".strip()
-    return f"{letter.topic}/{letter.partition}@{letter.offset}"
-
-
-def _state(view: LetterView) -> str:
-    if view.discarded_at is not None:
-        return f"{view.state} by {view.discarded_by}: {view.discard_note}"
-    return (
-        f"{view.state}, sent again {view.redrives} times" if view.redrives and view.redriven_at is None else view.state
-    )
-
-
-def _json(view: LetterView, *, whole: bool) -> dict[str, object]:
-    body: dict[str, object] = view.letter.model_dump(mode="json")
-    if not whole:
-        for name in ("key", "value", "headers"):
-            body.pop(name)
-    names = ("state", "redrives", "redrive_run_id", "redriven_at", "discarded_at", "discarded_by", "discard_note")
-    return body | {name: getattr(view, name) for name in names}
+# objects of the API, here and below
+def _told(refused: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
+    return [
+        (each["id"], each["code"], each["message"] + (f"; {each['hint']}" if each["hint"] else "")) for each in refused
+    ]

@@ -10,7 +10,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +22,7 @@ from tillstream.cli.option import OutputOption
 from tillstream.cli.output import Output, note, print_data, print_table
 
 if TYPE_CHECKING:
+    from sinks.read import PaymentDetail
     from tillstream.config import Loaded
     from tillstream.demo import Demonstration
 
@@ -93,11 +94,9 @@ async def _shown(loaded: Loaded, samples: Path | None, started_s: float, output:
 
 
 def _print(shown: Demonstration, *, once: bool) -> None:
-    from tillstream.cli.payment import print_payments
-
     counts = shown.counts
     sys.stdout.write("\nPayments\n")
-    print_payments(shown.payments)
+    _print_payments(shown.payments)
     sys.stdout.write("\nDead letters\n")
     rows = [
         (each.id[:12], each.stage, each.reason, _place(each.path, each.line), each.message) for each in shown.letters
@@ -125,6 +124,26 @@ def _print(shown: Demonstration, *, once: bool) -> None:
         print_table(("connector", "reads"), list(shown.partners.items()))
 
 
+def _print_payments(payments: Sequence[PaymentDetail]) -> None:
+    from schemas.money import format_major
+
+    rows = [
+        (
+            one.provider,
+            one.reference,
+            one.type,
+            one.status,
+            format_major(one.amount, one.asset),
+            one.asset,
+            one.adjustments,
+            ", ".join(one.flags),
+        )
+        for one in (each.payment for each in payments)
+    ]
+    columns = ("provider", "reference", "type", "status", "amount", "asset", "adjustments", "flags")
+    print_table(columns, rows, empty="no payments yet")
+
+
 def _fates(shown: Demonstration) -> list[tuple[object, ...]]:
     return [
         (kind, *(getattr(each, name, None) for name in _FATES.values())) for kind, each in shown.counts.sources.items()
@@ -138,7 +157,7 @@ def _next(shown: Demonstration) -> list[str]:
     return [
         f"{till} payment show {shlex.quote(oldest)} --provider {shlex.quote(shown.connector)}",
         f"{till} deadletter show {shown.letters[0].id[:12]}" if shown.letters else f"{till} deadletter list",
-        f"{till} replay",
+        f"{till} replay create --wait",
     ]
 
 

@@ -1,26 +1,34 @@
-"""`till ledger`: the proof."""
-# ruff: noqa: PLC0415  imports wait until a command runs: `till --help` stays fast
+"""`till ledger`: the proof, over the API."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+import asyncio
+import time
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tillstream.cli import context
 from tillstream.cli.exit import ExitStatus
 from tillstream.cli.option import OutputOption
-from tillstream.cli.output import Output, note, print_data, print_table
+from tillstream.cli.output import Output, note, print_data
+from tillstream.cli.remote import ask
+from tillstream.cli.rows import Columns, Listing
 
 if TYPE_CHECKING:
-    from tillstream.control.ledger import Report
+    from tillstream.cli.client import Client
 
 group = typer.Typer(help="The proof that every record has exactly one fate.", no_args_is_help=True)
+
+FINDINGS = Columns(
+    {"hop": "hop", "run": "run", "subject": "subject", "problem": "problem", "awaiting": "awaiting"},
+    ("hop", "run", "subject", "problem", "awaiting"),
+)
+_EVERY_S = 0.5
 
 
 @group.callback()
 def _group() -> None:
-    """A group even while it has one command."""
+    """The proof that every record has exactly one fate."""
 
 
 @group.command("verify")
@@ -34,26 +42,28 @@ def verify(
     """
     Check every run and hop: read, published, confirmed, stored, folded; rejected or dead, and listed.
 
-    Ends with 0 if all balances, 8 if only the sink or the list of letters is awaited, 1 if something is wrong.
+    Ends with 0 if all balances, 8 if only the sink or the list of letters is awaited, 1 if something is wrong. JSON
+    lines and CSV have the findings alone.
     """
-    report = context.run(_checked(wait))
-    if output is not Output.TABLE:
-        names = ("hop", "run", "subject", "problem", "awaiting")
-        findings = [{name: getattr(each, name) for name in names} for each in report.findings]
-        print_data(output, {"balanced": report.balanced, "findings": findings})
-    else:
-        rows = [(each.hop, each.run, each.subject, each.problem, each.awaiting) for each in report.findings]
-        if rows:
-            print_table(("hop", "run", "subject", "problem", "awaiting"), rows)
-        note("the ledger balances" if report.balanced else f"{len(rows)} findings")
-    if not report.balanced:
-        raise typer.Exit(ExitStatus.FAILED if report.wrong else ExitStatus.PARTIAL)
+    report = ask(lambda api: _checked(api, wait))
+    findings = report["findings"]
+    if output in {Output.JSON, Output.YAML}:
+        print_data(output, report)
+    elif findings or output is not Output.TABLE:
+        listing = Listing(output, FINDINGS)
+        listing.add(findings)
+        listing.end()
+    if output is Output.TABLE:
+        note("the ledger balances" if report["balanced"] else f"{len(findings)} findings")
+    if not report["balanced"]:
+        raise typer.Exit(ExitStatus.FAILED if report["wrong"] else ExitStatus.PARTIAL)
 
 
-async def _checked(wait_s: float) -> Report:
-    from tillstream.control import ledger
-    from tillstream.wiring import unlisted_of
-
-    chosen = context.settings()
-    async with context.pool(chosen) as pool:
-        return await ledger.check(pool, wait_s=wait_s, unlisted=unlisted_of(chosen))
+# an object of the API
+async def _checked(api: Client, wait_s: float) -> dict[str, Any]:
+    until = time.monotonic() + wait_s
+    while True:
+        report: dict[str, Any] = await api.get("/ledger")
+        if report["balanced"] or report["wrong"] or time.monotonic() >= until:
+            return report
+        await asyncio.sleep(_EVERY_S)

@@ -1,96 +1,171 @@
-"""`till replay`: the log against the tables."""
-# ruff: noqa: PLC0415  imports wait until a command runs; Typer reads options from the signature
+"""`till replay`: the log against the tables, over the API."""
+# ruff: noqa: PLR0917  Typer reads options from the signature
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, time
-from typing import TYPE_CHECKING, Annotated
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
 
 import typer
 
-from tillstream.cli import context
+from schemas.errors import TimedOut
+from tillstream.cli import complete, instant
 from tillstream.cli.exit import ExitStatus
-from tillstream.cli.option import OutputOption
-from tillstream.cli.output import Output, note, print_data, print_table
+from tillstream.cli.instant import instant_of, seconds
+from tillstream.cli.option import DryRunOption, LimitOption, OutputOption
+from tillstream.cli.output import Output, note, print_table
+from tillstream.cli.remote import ask
+from tillstream.cli.rows import Columns, Listing, list_rows, print_one
 
 if TYPE_CHECKING:
-    from tillstream.control.replay import Report
+    from tillstream.cli.client import Client
+
+group = typer.Typer(help="The log, read again and held against the tables.", no_args_is_help=True)
+
+REPLAYS = Columns(
+    {
+        "replay": "id",
+        "status": "status",
+        "since": lambda row: seconds(row["since"]),
+        "until": lambda row: seconds(row["until"]),
+        "apply": "apply",
+        "started": lambda row: seconds(row["started_at"]),
+        "ended": lambda row: seconds(row["ended_at"]),
+        "by": "requested_by",
+        "error": "error",
+    },
+    ("id", "since", "until", "apply", "requested_by", "started_at", "ended_at", "status", "report", "error"),
+)
+_EVERY_S = 0.5
+_WELL = ("equal", "mended")
+WaitOption = Annotated[bool, typer.Option("--wait", help="Wait for its end, and exit with how it ended.")]
+TimeoutOption = Annotated[float, typer.Option(help="Seconds to wait.", min=1)]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("replay")(replay)
-
-
-def replay(
-    since: Annotated[str, typer.Option("--from", help="First instant, ISO 8601 with offset, or a date (UTC).")] = "",
+@group.command("create")
+def create(
+    since: Annotated[str, typer.Option("--from", help=f"The first instant, {instant.HELP}.")] = "",
     until: Annotated[str, typer.Option("--to", help="The instant after the last.")] = "",
     apply: Annotated[bool, typer.Option("--apply", help="Insert what is missing, and fold again.")] = False,
     deadline: Annotated[float, typer.Option(min=0, help="Seconds to wait for the live sink to pass the range.")] = 300,
+    wait: WaitOption = False,
+    timeout: TimeoutOption = 3600.0,
+    dry_run: DryRunOption = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """
-    Read the log again beside the live sink, and compare the result with the tables.
+    Read the log again beside the live sink, and compare the result with the tables; one at a time.
 
-    Deletes nothing and publishes nothing. Ends with 0 if they agree, or agree after --apply.
+    Publishes nothing, deletes nothing, and changes nothing without --apply. With --wait: 0 if they agree, or agree
+    after --apply, 1 if not, 7 not within the timeout; it goes on by itself then.
     """
-    report = context.run(_replayed(_instant(since, "--from"), _instant(until, "--to"), deadline, apply=apply))
-    if output is not Output.TABLE:
-        print_data(output, _json(report))
+    body = {
+        "since": _text(instant_of(since, "--from")),
+        "until": _text(instant_of(until, "--to")),
+        "apply": apply,
+        "deadline_s": deadline,
+        "requested_by": "CLI",
+    }
+    begun = ask(lambda api: api.post("/replays", body, params={"dry_run": True} if dry_run else None))
+    if dry_run:
+        if output is Output.TABLE:
+            note(f"the log would be read again{', and what is missing inserted' if apply else ''}")
+        else:
+            print_one(output, begun, REPLAYS.fields, [])
+    elif wait:
+        _end(_ended(begun["id"], timeout), output)
+    elif output is Output.TABLE:
+        note(f"replay {begun['id']} is under way: `till replay show {begun['id']}` tells how it ended")
     else:
-        _print(report)
-    if report.left:
+        print_one(output, begun, REPLAYS.fields, [])
+
+
+@group.command("list")
+def list_(
+    after: Annotated[str | None, typer.Option(help="Go on after a page: its `next`.")] = None,
+    limit: LimitOption = 50,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """List replays, the newest first."""
+    listing = Listing(output, REPLAYS, empty="no replays yet")
+    ask(lambda api: list_rows(api, "/replays", {}, listing, limit=limit, after=after))
+
+
+@group.command("show")
+def show(
+    replay: Annotated[UUID, typer.Argument(help="Its id.", autocompletion=complete.replays)],
+    wait: WaitOption = False,
+    timeout: TimeoutOption = 3600.0,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Show one replay: what it read, and what differed."""
+    if wait:
+        _end(_ended(str(replay), timeout), output)
+    else:
+        _print(ask(lambda api: api.get(f"/replays/{replay}")), output)
+
+
+# objects of the API, here and below
+def _ended(replay: str, timeout_s: float) -> dict[str, Any]:
+    """
+    The replay once it has ended.
+
+    Raises:
+        TimedOut: not in time; it goes on.
+    """
+    again = f"`till replay show {replay} --wait` waits again"
+
+    async def work(api: Client) -> dict[str, Any]:
+        until = time.monotonic() + timeout_s
+        while True:
+            found: dict[str, Any] = await api.get(f"/replays/{replay}")
+            if found["status"] != "running":
+                return found
+            if time.monotonic() >= until:
+                raise TimedOut(f"replay {replay} has not ended within {timeout_s:.0f} s", hint=f"it goes on; {again}")
+            await asyncio.sleep(_EVERY_S)
+
+    note(f"waiting for replay {replay}; it goes on without this command: {again}")
+    return ask(work)
+
+
+def _end(found: Mapping[str, Any], output: Output) -> None:
+    _print(found, output)
+    if found["status"] not in _WELL:
         raise typer.Exit(ExitStatus.FAILED)
 
 
-async def _replayed(since: datetime | None, until: datetime | None, deadline_s: float, *, apply: bool) -> Report:
-    from tillstream.control import replay as service
-    from tillstream.wiring import topics_of
-
-    chosen = context.settings()
-    dsn = chosen.postgres.dsn.get_secret_value()
-    source = service.Source(chosen.kafka.bootstrap, topics_of(chosen).events.name, dsn)
-    return await service.replay(source, since=since, until=until, apply=apply, deadline_s=deadline_s)
-
-
-def _instant(text: str, option: str) -> datetime | None:
-    if not text:
-        return None
-    try:
-        if len(text) == len("2025-01-10"):
-            return datetime.combine(date.fromisoformat(text), time(), UTC)
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter(
-            f"{text!r} is no ISO 8601 instant, such as 2025-01-10T12:00:00Z", param_hint=option
-        ) from None
-    if at.tzinfo is None:
-        raise typer.BadParameter(f"{text!r} names no offset; add Z for UTC", param_hint=option)
-    return at
-
-
-def _json(report: Report) -> dict[str, object]:
-    replayed = report.replayed
-    return {
-        "topic": report.range.topic,
-        "starts": report.range.starts,
-        "ends": report.range.ends,
-        "records": replayed.records,
-        "dead": replayed.dead,
-        "equal": not report.differences,
-        "differences": report.differences,
-        "mended": report.mended,
-        "left": report.left,
-    }
-
-
-def _print(report: Report) -> None:
-    if report.differences:
-        rows = [(each.problem, each.subject, each.run) for each in report.differences]
+def _print(found: Mapping[str, Any], output: Output) -> None:
+    report = found["report"]
+    shown = [
+        ("replay", found["id"]),
+        ("status", found["status"]),
+        ("since", seconds(found["since"])),
+        ("until", seconds(found["until"])),
+        ("apply", found["apply"]),
+        ("by", found["requested_by"]),
+        ("started", seconds(found["started_at"])),
+        ("ended", seconds(found["ended_at"])),
+        ("error", found["error"]),
+    ]
+    print_one(output, found, REPLAYS.fields, [each for each in shown if each[1] not in (None, "")])
+    if output is not Output.TABLE or report is None:
+        return
+    if report["differences"]:
+        note("")
+        rows = [(each["problem"], each["subject"], each["run"]) for each in report["differences"]]
         print_table(("difference", "subject", "run"), rows)
-    note(f"read {report.replayed.records} records again: {len(report.differences)} differences")
-    if report.mended is not None:
-        done = report.mended
-        note(f"mended: {done.events} events, {done.payments} payments; {len(report.left)} differences left")
-    elif report.differences:
-        note("mend them with --apply")
+    differences = len(report["differences"]) if report["mended"] is not None else report["left"]  # a thousand are told
+    note(f"read {report['records']} records again: {differences} differences")
+    if report["mended"] is not None:
+        done = report["mended"]
+        note(f"mended: {done['events']} events, {done['payments']} payments; {report['left']} differences left")
+    elif report["differences"]:
+        note("mend them with `till replay create --apply`")
+
+
+def _text(at: Any) -> str | None:  # an instant or nothing
+    return None if at is None else at.isoformat()

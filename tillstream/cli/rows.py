@@ -10,11 +10,16 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tillstream.cli.layout import LAYOUT
 from tillstream.cli.output import Output, note, print_csv, print_data, print_fields, print_table
+from tillstream.cli.problem import ApiForeign
 
+if TYPE_CHECKING:
+    from tillstream.cli.client import Client, Parameters
+
+PAGE = 200  # the largest that the API gives
 Row: TypeAlias = Mapping[str, Any]  # an object of the API
 Cell: TypeAlias = str | Callable[[Row], object]
 
@@ -71,12 +76,45 @@ class Listing:
             note(f"more: {more} {next_}")
 
 
+async def list_rows(
+    api: Client, path: str, params: Parameters, listing: Listing, *, limit: int, after: str | None = None
+) -> None:
+    """
+    Print a list of the API, page after page as they come, at most `limit` rows, from the page after `after`.
+
+    Raises:
+        As the client's methods.
+    """
+    left = limit
+    while True:
+        rows, after = await page_of(api, path, {**params, "limit": min(left, PAGE), "after": after})
+        listing.add(rows)
+        left -= len(rows)
+        if after is None or left <= 0:
+            break
+    listing.end(after)
+
+
+async def page_of(api: Client, path: str, params: Parameters) -> tuple[list[dict[str, Any]], str | None]:
+    """
+    One page, and its `next`.
+
+    Raises:
+        ApiForeign: it is none. As the client's methods.
+    """
+    body = await api.get(path, params)
+    rows = body.get("data") if isinstance(body, dict) else None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ApiForeign(f"what is answered to {path} is no list")
+    return rows, body.get("next")
+
+
 def print_one(output: Output, value: Row, fields: Sequence[str], shown: Sequence[tuple[str, object]]) -> None:
     """One object of the API; for people what is `shown`, a line each."""
     if output is not Output.TABLE:
         print_data(output, value, fields=fields)
         return
-    names = {name for name, _ in shown}
+    names = {name.replace(" ", "_") for name, _ in shown}
     others = [(name, told(value, name)) for name in fields if name not in names] if LAYOUT.columns else []
     print_fields([*shown, *others])
 

@@ -19,20 +19,19 @@ import pytest
 import typer.main
 import yaml
 
-from connectors.testing import START
 from schemas import errors
 from schemas.errors import TillError
-from schemas.letter import DeadLetter
 from tillstream import config
 from tillstream.cli import context, output
 from tillstream.cli.app import tree
-from tillstream.cli.deadletter import State, _place
+from tillstream.cli.deadletter import State
 from tillstream.cli.exit import MEANINGS, ExitStatus, status_of
+from tillstream.cli.place import origin_of, place_of
 from tillstream.cli.stack import Teller
 from tillstream.cli.tree import commands
 from tillstream.cli.worker import WorkerRole
 from tillstream.config import Role
-from tillstream.control.letter import LetterState, LetterView
+from tillstream.control.letter import LetterState
 from tillstream.embedded.state import StackState
 
 HELP_TIMES = 5  # what importing Typer and Rich takes; 2.4 measured
@@ -300,19 +299,21 @@ async def test_a_stack_whose_workers_are_not_ready_is_told_so_and_not_called_rea
 
 
 @pytest.mark.parametrize(
-    ("place", "shown"),
+    ("place", "shown", "origin"),
     [
-        ({"path": "/in/a.csv", "line": 7, "position": "row 6"}, "a.csv:7"),
-        ({"path": "https://api.example/v1", "source_object": "payments", "position": "x"}, "payments x"),
-        ({"source_object": "public.events", "position": "row 12"}, "public.events row 12"),
-        ({"stage": "sink", "topic": "till.events", "partition": 3, "offset": 9}, "till.events/3@9"),
+        ({"path": "/in/a.csv", "line": 7, "position": "row 6"}, "a.csv:7", "/in/a.csv:7"),
+        ({"path": "https://api.example/v1", "source_object": "payments", "position": "x"}, "payments x", "payments x"),
+        ({"source_object": "public.events", "position": "row 12"}, "public.events row 12", "public.events row 12"),
+        ({"topic": "till.events", "partition": 3, "offset": 9, "source_object": "f"}, "till.events/3@9", "f"),
     ],
 )
-def test_a_letters_place_is_a_files_line_or_what_its_source_calls_it(place: dict[str, object], shown: str) -> None:
-    known = {"id": "0" * 32, "stage": "source", "reason": "r", "message": "m", "failed_at": START, "event_id": "e"}
-    letter = DeadLetter.model_validate({**known, **place})
+def test_a_place_is_a_files_line_or_what_its_source_calls_it_or_the_log(
+    place: dict[str, object], shown: str, origin: str
+) -> None:
+    nothing = dict.fromkeys(("path", "line", "source_object", "position", "topic", "partition", "offset"))
 
-    assert _place(LetterView(letter, 0, None, None, None, None, None)) == shown
+    assert place_of({**nothing, **place}) == shown
+    assert origin_of({**nothing, **place}) == origin
 
 
 def test_a_file_that_is_not_there_is_told_as_that() -> None:
