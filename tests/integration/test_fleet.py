@@ -850,7 +850,7 @@ async def test_what_is_kept_for_a_paused_connector_is_looked_at_by_its_owner_alo
             await connectors.set_status(pool, view.id, ConnectorStatus.PAUSED)
 
         await until(lambda: tells(meter, 'tillstream_held_back_bytes{connector="bank"} 7.0'))
-        assert tells(meter, 'tillstream_held_back_unseen{connector="bank"} 0.0')
+        await until(lambda: tells(meter, 'tillstream_held_back_unseen{connector="bank"} 0.0'))
         assert tells(meter, 'tillstream_connector_state{connector="bank",state="paused"} 1.0') == (how == "by itself")
         (tmp_path / "in" / "unseen").touch()
         await until(lambda: tells(meter, 'tillstream_held_back_unseen{connector="bank"} 1.0'))
