@@ -268,6 +268,25 @@ class ConnectorConformance:
                 assert _items(left) == _items(batches[index + 1 :]) or index == len(batches) - 1
         await source.close()
 
+    async def test_a_cursor_that_was_read_back_can_be_written_again(self, tmp_path: Path) -> None:
+        """
+        An operator edits what the source wrote: its own judgement must not refuse that, nor know less of it.
+        """
+        stock = await self.stock(tmp_path)
+        source = self._source(stock)
+        config = self._config(stock)
+        model = None if self.spec.cursor is None else self.spec.cursor(config)
+
+        for task in await _tasks(source):
+            for batch in await _batches(source, task, None):
+                cursor = json.loads(json.dumps(batch.cursor))
+                if model is None or not cursor:
+                    continue
+                judged = model.model_validate(cursor)
+                assert json.loads(judged.model_dump_json(exclude_unset=True)) == cursor
+                assert not list(judged.refusals(cursor))
+        await source.close()
+
     async def test_reading_that_is_given_up_leaves_the_source_usable(self, tmp_path: Path) -> None:
         """
         Closed after a batch, and cancelled in the middle of one: at a stop, and at the end of a deadline.

@@ -21,6 +21,7 @@ from connectors.check import Told, step
 from connectors.context import SourceContext
 from connectors.files import content
 from connectors.files.config import FilesConfig
+from connectors.files.cursor import model as cursor_model
 from connectors.files.day import day_of
 from connectors.files.listing import Entry, Folder, Identified, is_temporary
 from connectors.files.name import printable
@@ -149,6 +150,7 @@ SPEC = SourceSpec(
     config=DirectoryConfig,
     factory=DirectorySource,
     resumes_from="byte offset and row in each file, by content",
+    cursor=cursor_model,
     example={
         "directory": "/srv/partners/acme",
         "pattern": "*.csv",

@@ -24,6 +24,7 @@ from connectors.http.body import MIB
 from connectors.http.checking import Sample
 from connectors.http.client import Client
 from connectors.http.config import HttpApiConfig
+from connectors.http.cursor import model as cursor_model
 from connectors.http.fetch import Pages
 from connectors.http.history import History
 from connectors.http.pace import Pace
@@ -276,6 +277,7 @@ SPEC = SourceSpec(
     factory=HttpApiSource,
     resumes_from="page in a frozen window of time; days by their date",
     takes_dates=True,
+    cursor=cursor_model,
     example=EXAMPLE,
     notes=NOTES,
 )

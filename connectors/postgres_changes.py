@@ -9,6 +9,7 @@ where a checkpoint stands; what can no longer be had stops the connector instead
 from __future__ import annotations
 
 from connectors.changes.config import PostgresChangesConfig
+from connectors.changes.cursor import model as cursor_model
 from connectors.changes.note import NOTES
 from connectors.context import SourceContext
 from connectors.source import Source
@@ -31,6 +32,7 @@ SPEC = SourceSpec(
     resumes_from="commit and change within it (polls: transaction or time, and key)",
     main_task="database",
     holds_back=True,
+    cursor=cursor_model,
     example={
         "host": "db.example.com",
         "database": "shop",

@@ -9,6 +9,7 @@ pinned is not logged in to. What becomes of a file afterwards happens only once 
 from __future__ import annotations
 
 from connectors.context import SourceContext
+from connectors.files.cursor import model as cursor_model
 from connectors.remote.config import SftpConfig
 from connectors.remote.note import EXAMPLE, NOTES
 from connectors.source import Source
@@ -31,6 +32,7 @@ SPEC = SourceSpec(
     resumes_from="byte offset and row in each file, by content; a download that was cut goes on where it stopped, as "
     "long as the worker lives",
     takes_dates=True,
+    cursor=cursor_model,
     example=EXAMPLE,
     notes=NOTES,
 )

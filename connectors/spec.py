@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from connectors.context import SourceContext
+from connectors.cursor import CursorModel
 from connectors.record import STATUSES, squeezed
 from connectors.source import Source
 from connectors.word import Called
@@ -156,6 +157,8 @@ class SourceSpec:
     main_task: str = ""
     takes_dates: bool = False
     holds_back: bool = False
+    # the model of its cursors under a configuration of its own; without one any object passes for a cursor
+    cursor: Callable[[Any], type[CursorModel]] | None = None
     # a configuration that validates, for the docs
     example: Mapping[str, Any] = field(default_factory=dict)
     # what an operator should know beside the options: paragraphs in Markdown
