@@ -154,11 +154,14 @@ class ConnectorState:
             self._meter.add(metric.CHECKPOINTS_REFUSED_TOTAL)
             return
         self._saw(checkpoint.connector_id, checkpoint.epoch)
-        known = self._table.get(key)
-        if not checkpoint.newer_than(None if known is None else Checkpoint.model_validate_json(known)):
+        stored = self._table.get(key)
+        known = None if stored is None else Checkpoint.model_validate_json(stored)
+        if checkpoint.newer_than(known):
+            self._table[key] = value
+            failpoint("state_before_mirror")
+        elif known is not None and known.newer_than(checkpoint):
             return
-        self._table[key] = value
-        failpoint("state_before_mirror")
+        # else it comes again: whoever took it before may have died before its copy
         await self._copy(checkpoint)
         self._meter.add(metric.CHECKPOINTS_TOTAL)
 
