@@ -34,6 +34,7 @@ from schemas.errors import Disposition, TillError
 logger = logging.getLogger(__name__)
 
 NOT_BEGUN = "not begun"
+EDITED = "goes on from a cursor that an operator set; what that left out is in no count"
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _KEPT_ENDED = 1_000  # tasks that ended and still show in the list; the checkpoints know all
 _ABANDON_S = 2.0
@@ -92,6 +93,8 @@ class Execution:
         """Make it work of the run."""
         self._ended.pop(task.key, None)
         self.runs.hold(run, task)
+        if self.known.take_edited(task.key):
+            run.warn(f"{task.descriptor}: {EDITED}")
         work = self.known.begin(task, self.ports.clock.now(), counted=run.carried.pop(task.key, None))
         if task.recurring:  # a poll that failed has not moved it
             self.lag.begins(task.key, self.ports.clock.now())

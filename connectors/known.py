@@ -36,6 +36,7 @@ class Known:
         self._unfinished: dict[str, Work] = {}
         self._done: dict[str, str] = {}  # key → the descriptor under which it was met, empty where that is not known
         self._revisions: dict[str, datetime] = {}
+        self._edited: set[str] = set()
         self._same_content: set[tuple[str, str]] = set()
         self._order = 0
         self._seq = 0
@@ -54,6 +55,8 @@ class Known:
                     self._stale.add(key)
             if checkpoint.cursor is not None and key not in self._stale:
                 self.cursors[key] = checkpoint.cursor
+            if checkpoint.edit is not None:
+                self._edited.add(key)
             if checkpoint.run_id in going_on:
                 self.carried.setdefault(checkpoint.run_id, {})[key] = checkpoint.counts
             if checkpoint.done:
@@ -69,6 +72,12 @@ class Known:
     def is_done(self, key: str) -> bool:
         """Whether nothing is left to read of the task."""
         return key in self._done and key not in self._stale
+
+    def take_edited(self, key: str) -> bool:
+        """Whether an operator put the task's cursor where it is, and nobody has asked since."""
+        edited = key in self._edited
+        self._edited.discard(key)
+        return edited
 
     def is_unusable(self, key: str) -> bool:
         """Whether the task is done, and no record of it could be used."""
@@ -141,10 +150,10 @@ def last_runs(checkpoints: Iterable[Checkpoint]) -> dict[UUID, Counts]:
     Whether their ends reached the run log nobody knows: it may have been away.
     """
     listed = list(checkpoints)
-    last_epoch = max((checkpoint.epoch for checkpoint in listed), default=0)
+    last_epoch = max((checkpoint.read_epoch for checkpoint in listed), default=0)
     counts: dict[UUID, Counts] = {}
     for checkpoint in sorted(listed, key=lambda checkpoint: checkpoint.seq):
-        if checkpoint.epoch == last_epoch and (checkpoint.counts.read or not checkpoint.recurring):
+        if checkpoint.read_epoch == last_epoch and (checkpoint.counts.read or not checkpoint.recurring):
             # popped and put back: a run stands where its last checkpoint stands
             counts[checkpoint.run_id] = counts.pop(checkpoint.run_id, Counts()).plus(checkpoint.counts)
     return dict(list(counts.items())[-_LAST_RUNS:])

@@ -67,6 +67,15 @@ class CheckpointFile(BaseModel):
     downloaded: bool = Field(description="Whether it came from elsewhere, and was here whole before it was read.")
 
 
+class CursorEdit(BaseModel):
+    """That an operator put the cursor where it is. Gone with the first checkpoint of a reading that follows."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    id: UUID = Field(description="The request's: who finds it here need not apply it again.")
+    epoch: int = Field(ge=0, description="The epoch under which the task was read last: its run and counts are of it.")
+
+
 class Checkpoint(BaseModel):
     """
     One task's place. The topic key is `connector_id/task`, so that compaction keeps the newest of each task.
@@ -100,6 +109,7 @@ class Checkpoint(BaseModel):
         default=0, ge=0, description="Version of the connector's configuration under which it was read; 0: not known."
     )
     recurring: bool = Field(default=False, description="Whether the task goes on for ever, a run at a time.")
+    edit: CursorEdit | None = Field(default=None, description="Who put the cursor here, where no reading did.")
     revision_at: Instant = Field(description="When the task's object was first discovered; kept for ever.")
     updated_at: Instant
 
@@ -108,6 +118,11 @@ class Checkpoint(BaseModel):
         """Whether it was read to its end, and no record of it could be used."""
         counts = self.counts
         return self.done and not self.recurring and not self.used and 0 < counts.read == counts.rejected
+
+    @property
+    def read_epoch(self) -> int:
+        """The epoch under which the task was read last; an edit of its cursor is no reading."""
+        return self.edit.epoch if self.edit else self.epoch
 
     @property
     def key(self) -> str:

@@ -28,6 +28,8 @@ POINTS = (
     "after_publish",
     "before_checkpoint",
     "after_checkpoint",
+    "before_cursor_edit",
+    "after_cursor_edit",
     "after_slot_made",
     "after_slot_advanced",
     "state_before_mirror",

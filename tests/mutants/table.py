@@ -29,6 +29,7 @@ READER = INTEGRATION + "test_reader.py::"
 REPLAY = INTEGRATION + "test_sink_replay.py::"
 REDRIVE = INTEGRATION + "test_redrive.py::"
 FLEET = INTEGRATION + "test_fleet.py::"
+EDITS = INTEGRATION + "test_cursor_takeover.py::"
 FROZEN = FAULTS + (
     "test_workers.py::test_a_worker_frozen_past_its_session_is_succeeded_and_what_it_says_then_is_refused"
 )
@@ -501,6 +502,34 @@ MUTANTS = (
         "        await asyncio.gather(*(member.ended() for member in leaving))\n",
         "",
         (FLEET + "test_partitions_are_let_go_of_only_after_the_last_checkpoint",),
+    ),
+    Mutant(
+        "an edit of a cursor keeps what is out of a batch",
+        "tillstream/control/takeover.py",
+        '                "part": (),\n',
+        "",
+        (EDITS + "test_an_edit_empties_what_was_out_of_a_batch_and_keeps_what_the_object_is",),
+    ),
+    Mutant(
+        "an edit that was written by one who died is written again",
+        "tillstream/control/takeover.py",
+        'if there.edit is not None and there.edit.id == row["id"]:',
+        "if False:",
+        (EDITS + "test_an_edit_that_was_written_by_one_who_died_is_told_and_not_written_again",),
+    ),
+    Mutant(
+        "an edit that the state lost is forgotten",
+        "tillstream/control/takeover.py",
+        'if there is not None and (there.epoch, there.seq) >= (row["applied_epoch"], row["applied_seq"]):',
+        "if there is not None:",
+        (EDITS + "test_an_edit_that_the_state_lost_with_its_last_writes_is_written_again",),
+    ),
+    Mutant(
+        "a cursor is edited though its task moved on",
+        "tillstream/control/takeover.py",
+        'if (there.epoch, there.seq) > (row["epoch"], row["seq"]):',
+        "if False:",
+        (EDITS + "test_a_task_that_moved_on_since_the_operator_looked_is_not_edited",),
     ),
     Mutant(
         "a run that was asked for ends with its worker",

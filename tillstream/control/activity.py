@@ -54,7 +54,8 @@ class Activity:
     """
     One thing that happened. `kind` is a noun and what it did: `connector.created`, `.configured`, `.renamed`,
     `.paused`, `.resumed`, `.status`, `.scheduled`, `.deleted`; `run.opened`, `.asked`, `.taken`, `.cancelled`,
-    `.read`, `.ended`; `health.changed`. `actor` is who did it, where somebody did.
+    `.read`, `.ended`; `cursor.asked`, `.edited`, `.refused`; `health.changed`. `actor` is who did it, where
+    somebody did.
     """
 
     position: Position

@@ -504,6 +504,7 @@ async def delete(pool: Pool, view: ConnectorView, *, by: str = "", expected: int
             await run.close(held, row["run"], RunStatus.FAILED, reason="cancelled: its connector was deleted")
         if await held.fetchval(statements()["delete_connector"], view.id) is None:
             raise NotFound(f"there is no connector {view.name!r}", hint="`till connector list` shows all")
+        await held.execute(statements()["refuse_cursor_edits"], view.id, "its connector was deleted")
 
 
 async def configure(

@@ -61,7 +61,8 @@ class Blocked:
 class Picture:
     """
     What operators want now. `requests` are open ones, in order; `blocked` are connectors that wait for now; `cancelled`
-    are runs that nobody asked for, with their connector; `paused` are connectors that an operator let rest.
+    are runs that nobody asked for, with their connector; `paused` are connectors that an operator let rest; `edits` are
+    those of cursors that wait, with their connector.
     """
 
     connectors: tuple[Desired, ...] = ()
@@ -69,10 +70,15 @@ class Picture:
     blocked: Mapping[UUID, Blocked] | None = None
     cancelled: Mapping[UUID, UUID] = field(default_factory=dict)
     paused: tuple[Desired, ...] = ()
+    edits: Mapping[UUID, UUID] = field(default_factory=dict)
 
     def of(self, connector_id: UUID) -> list[Requested]:
         """The requests of one connector."""
         return [each for each in self.requests if each.connector_id == connector_id]
+
+    def edits_of(self, connector_id: UUID) -> set[UUID]:
+        """The edits of one connector's cursors that wait."""
+        return {edit for edit, owner in self.edits.items() if owner == connector_id}
 
     def cancelled_of(self, connector_id: UUID) -> list[UUID]:
         """The runs of one connector that somebody cancelled, and nobody had asked for."""
@@ -93,8 +99,10 @@ async def desired(pool: Pool) -> Picture:
         ids = [each.id for each in connectors]
         requests = await open_requests(held, ids)
         cancelled = {row["id"]: row["connector_id"] for row in await held.fetch(statements()["cancelled_runs"], ids)}
+        known = [*ids, *(each.id for each in paused)]
+        edits = {row["id"]: row["connector_id"] for row in await held.fetch(statements()["open_cursor_edits"], known)}
     blocked = {row["id"]: Blocked(row["blocked_at"], row["blocked_until"]) for row in rows if row["blocked"]}
-    return Picture(connectors, tuple(requests), blocked, cancelled, paused)
+    return Picture(connectors, tuple(requests), blocked, cancelled, paused, edits)
 
 
 # asyncpg's records are mappings of anything

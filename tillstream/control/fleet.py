@@ -23,9 +23,11 @@ from schemas import metric
 from schemas.errors import TillError
 from tillstream.control.claim import Claim, renew
 from tillstream.control.desired import Blocked, Desired, Picture, Signal, desired
+from tillstream.control.editing import Edits
 from tillstream.control.lookout import Lookout
-from tillstream.control.member import GIVE_UP_S, MANAGER, STOP_S, Member, StateStore, World
+from tillstream.control.member import GIVE_UP_S, MANAGER, STOP_S, Member, World
 from tillstream.control.report import Reporter
+from tillstream.control.takeover import StateStore
 
 __all__ = ["Fleet", "StateStore", "World"]
 
@@ -48,6 +50,7 @@ class Fleet:
         self._members: dict[UUID, Member] = {}
         self._left: list[Member] = []
         self._lookout = Lookout(world)
+        self._edits = Edits(world, changed=self._wake_up)
         self._counted: set[str] = set()  # connectors whose leftovers are stated
         self._not_before: dict[UUID, tuple[int, float]] = {}  # version, and when it may be tried again
         self._stop = asyncio.Event()
@@ -65,16 +68,21 @@ class Fleet:
         self._not_before.clear()
         self._wake.set()
 
+    def _wake_up(self) -> None:
+        self._wake.set()
+
     async def release(self) -> None:
         """
         Let go of every connector that this worker does not own any more; return once they are let go, within a bound.
 
         For a revocation: until this returns nobody else is given what they wrote.
         """
+        editing = asyncio.ensure_future(self._edits.release())
         leaving = [each for each in self._members.values() if not self._world.state.owns(each.desired.id)]
         for member in leaving:
             member.end()
         await asyncio.gather(*(member.ended() for member in leaving))
+        await editing
 
     @property
     def statuses(self) -> Mapping[str, Status]:
@@ -124,8 +132,9 @@ class Fleet:
         for connector_id, member in list(self._members.items()):
             if member.is_over and not member.is_ending:
                 self._over(member)
-            if owned.get(connector_id) != member.desired:
-                member.end()
+            is_late = member.claim is not None and not self._picture.edits_of(connector_id) <= member.edits
+            if owned.get(connector_id) != member.desired or is_late:
+                member.end()  # edits are seen to before anything is read
             if member.is_gone:
                 del self._members[connector_id]
                 self._left.append(member)
@@ -134,12 +143,14 @@ class Fleet:
             running = self._members.get(connector_id)
             if running is not None:
                 running.serve(self._picture.of(connector_id), self._picture.cancelled_of(connector_id))
-            elif not self._stop.is_set() and self._may_start(wanted):
+            elif not self._stop.is_set() and not self._edits.is_at(connector_id) and self._may_start(wanted):
                 self._members[connector_id] = Member(
                     self._world, wanted, self._picture.of(connector_id), changed=self._wake.set
                 )
         owns = self._world.state.owns
         paused = [each for each in self._picture.paused if owns(each.id) and each.id not in self._members]
+        if not self._stop.is_set():
+            self._edits.see_to(each.id for each in paused if self._picture.edits_of(each.id))
         paused += [each.desired for each in self._members.values() if each.is_over and not each.is_ending]
         self._lookout.watch(paused)
         self._measure()
@@ -231,10 +242,11 @@ class Fleet:
 
     async def _end(self) -> None:
         looking = asyncio.ensure_future(self._lookout.end())
+        editing = asyncio.ensure_future(self._edits.end())
         for member in self._members.values():
             member.end()
         ends = [asyncio.ensure_future(member.ended()) for member in self._members.values()]
-        await asyncio.wait([looking, *ends], timeout=_ENDED_S)
+        await asyncio.wait([looking, editing, *ends], timeout=_ENDED_S)
 
 
 def _facts(provider: str = "", **facts: object) -> dict[str, dict[str, object]]:

@@ -14,11 +14,10 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 from uuid import UUID
 
 from connectors.envelope import Connector
-from connectors.ports import CheckpointStore, Ports
+from connectors.ports import Ports
 from connectors.runner import Runner, State, Status
 from connectors.spec import SourceSpec
 from schemas import metric
@@ -26,13 +25,14 @@ from schemas.errors import ConfigError, Fenced, TillError
 from schemas.failpoint import failpoint
 from sinks.pool import Pool, connection
 from tillstream.control import request as requests
-from tillstream.control.claim import Claim, claim
+from tillstream.control.claim import Claim
 from tillstream.control.connector import checked
 from tillstream.control.desired import Desired
 from tillstream.control.lease import MeterLease
 from tillstream.control.report import MOST_TASKS, Reporter
 from tillstream.control.request import Requested
 from tillstream.control.run import PostgresRunLog
+from tillstream.control.takeover import StateStore, release, take_over
 
 logger = logging.getLogger(__name__)
 
@@ -40,27 +40,6 @@ MANAGER = "connector-manager"  # seed 000's component
 STOP_S = 5.0  # a stop, and a revocation, wait so long for acknowledgements and checkpoints
 GIVE_UP_S = 1.5  # and so long for what was cancelled then
 _LAST_REPORT_S = 0.5  # readers may be late
-
-
-class StateStore(CheckpointStore, Protocol):
-    """Where tasks stand, the greatest epoch that was seen there, and which connectors' state is this worker's."""
-
-    def owns(self, connector_id: UUID) -> bool:
-        """Whether the connector's partition of the state topic is assigned to this worker now."""
-        ...
-
-    def newest_epoch(self, connector_id: UUID) -> int:
-        """A claim must go above it. Complete once `load` has returned."""
-        ...
-
-    async def announce(self, connector_id: UUID, epoch: int) -> None:
-        """
-        Return once the state's log holds the claim: what an older epoch writes after it is refused.
-
-        Raises:
-            BrokerUnavailable: retry.
-        """
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +63,7 @@ class Member:
         self.runner: Runner | None = None
         self.refusal: TillError | None = None
         self.fenced = False
+        self.edits: frozenset[UUID] = frozenset()  # of its cursors, seen to before it began
         self.since_s = time.monotonic()
         self._world = world
         self._asked = list(asked)
@@ -143,7 +123,7 @@ class Member:
             logger.error("connector not started", extra=facts)
             await self._report_refusal(exc)
             return
-        self.claim, self.runner = held, runner
+        self.runner = runner
         logger.info("Connector installed", extra=_facts(wanted.provider, epoch=held.epoch))
         self.serve(self._asked)
         if self._serving:
@@ -170,10 +150,9 @@ class Member:
         names = {"name": wanted.name, "provider": wanted.provider, "known_as": wanted.name}
         config = checked(spec, wanted.configuration, **names)
         logger.info("Install connector %s", wanted.name, extra=_facts(wanted.provider, kind=wanted.kind))
-        await world.state.load(wanted.id)  # everything that an older epoch wrote so far has been seen
-        held = await claim(world.pool, wanted.id, worker=world.worker, table_epoch=world.state.newest_epoch(wanted.id))
-        failpoint("after_claim")
-        await world.state.announce(wanted.id, held.epoch)
+        took = await take_over(world.pool, world.state, wanted.id, worker=world.worker, clock=world.ports.clock)
+        self.claim = held = took.claim
+        self.edits = took.edits
         async with connection(world.pool) as reading:  # from the claim on nobody else begins what was asked for
             self._asked = await requests.open_requests(reading, [wanted.id])
         self._reporter.epoch = held.epoch
@@ -291,11 +270,18 @@ class Member:
             self._life.cancel()
         await asyncio.wait({self._life}, timeout=GIVE_UP_S)
         self.lease.end()
-        await asyncio.wait({asyncio.create_task(self._report_quietly())}, timeout=_LAST_REPORT_S)
-        if not self._life.done() or (self.runner is not None and self.runner.status.left_behind):
+        stays = not self._life.done() or (self.runner is not None and self.runner.status.left_behind > 0)
+        await asyncio.wait({asyncio.create_task(self._last_words(gone=not stays))}, timeout=_LAST_REPORT_S)
+        if stays:
             logger.error("connector left behind: its source does not stop", extra=_facts(provider))
         else:
             logger.info("Connector uninstalled", extra=_facts(provider))
+
+    async def _last_words(self, *, gone: bool) -> None:
+        await self._report_quietly()
+        if gone and self.claim is not None:
+            with contextlib.suppress(TillError):  # then it is taken for held until it was silent for long enough
+                await release(self._world.pool, self.claim)
 
 
 def _facts(provider: str = "", **facts: object) -> dict[str, dict[str, object]]:

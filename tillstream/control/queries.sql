@@ -66,7 +66,8 @@ SELECT id FROM connector_runs WHERE connector_id = $1 AND closed_at IS NULL ORDE
 INSERT INTO connector_claims AS c (connector_id, epoch, worker)
 VALUES ($1, $2::bigint + 1, $3)
     ON CONFLICT (connector_id) DO UPDATE
-   SET epoch = greatest(c.epoch, $2) + 1, worker = excluded.worker, claimed_at = now(), heartbeat_at = now()
+   SET epoch = greatest(c.epoch, $2) + 1, worker = excluded.worker, claimed_at = now(), heartbeat_at = now(),
+       released_at = NULL
 RETURNING epoch;
 
 -- name: hold_claim

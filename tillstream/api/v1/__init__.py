@@ -6,6 +6,7 @@ from fastapi import APIRouter
 
 from tillstream.api.v1 import (
     connector,
+    cursor,
     dead_letter,
     event,
     lag,
@@ -24,6 +25,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     template.router,
     connector.router,
     unsaved.router,
+    cursor.router,
     version.router,
     run.router,
     payment.router,

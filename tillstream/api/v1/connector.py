@@ -24,7 +24,6 @@ from tillstream.api.v1.source_type import spec_of
 from tillstream.api.world import World, WorldDep
 from tillstream.config import Environment
 from tillstream.control import connector as connectors
-from tillstream.control import cursor as cursors
 from tillstream.control import edit, report, request, template, trial
 from tillstream.control import run as runs
 from tillstream.control.connector import ConnectorStatus, ConnectorView, Standing
@@ -247,22 +246,6 @@ class TaskShape(Model):
     live: bool
 
 
-class CursorShape(Model):
-    """Where one task stands, as its newest checkpoint says."""
-
-    id: str
-    task: str
-    descriptor: str
-    # a source's own
-    cursor: dict[str, Any] | None
-    done: bool
-    run: UUID
-    epoch: int
-    seq: int
-    revision_at: datetime
-    updated_at: datetime
-
-
 @router.get("")
 async def list_connectors(
     world: WorldDep,
@@ -431,21 +414,6 @@ async def list_tasks(
     view = await found(world, ref)
     tasks = await report.tasks_of(world.pool, view.id, limit=limit)
     return Page(data=[TaskShape.of(each) for each in tasks])
-
-
-@router.get("/{ref}/cursors")
-async def list_cursors(ref: str, world: WorldDep, limit: Limit = USUAL, after: After = None) -> Page[CursorShape]:
-    """Where its tasks stand, by task."""
-    view = await found(world, ref)
-    filtered_by = ["cursors", str(view.id)]
-    place = place_of(after, filtered_by=filtered_by, kinds=(text,))
-    begin = None if place is None else place[0]
-    listed = await cursors.cursors_of(world.pool, view.id, limit=limit + 1, after=begin)
-    more = len(listed) > limit
-    return Page(
-        data=[CursorShape.of(each) for each in listed[:limit]],
-        next=cursor_of([listed[limit - 1].task], filtered_by=filtered_by) if more else None,
-    )
 
 
 async def found(world: World, ref: str) -> ConnectorView:
