@@ -30,14 +30,14 @@ from connectors.lister import Found, Lister
 from connectors.log import bound, extra
 from connectors.ports import Ports
 from connectors.retry import RetryPolicy
-from connectors.run import NOTHING_CARRIED, SCHEDULED, STOPPED, Run, RunBook, RunReporter
+from connectors.run import NOTHING_CARRIED, SCHEDULED, STOPPED, Run, RunBook, RunReporter, total
 from connectors.source import Progress, ProgressingSource, Request, Source
 from connectors.spec import ConnectorConfig, SourceSpec
 from connectors.task import TaskStatus, TaskView
 from connectors.thread import Threads, own_threads
 from connectors.wait import Backoff, Leftovers, Stopped, bounded, broken, pause
 from schemas import identity, metric
-from schemas.checkpoint import Checkpoint
+from schemas.checkpoint import Checkpoint, Counts
 from schemas.errors import Disposition, Fenced, TillError
 
 __all__ = ["Ports", "Runner", "State", "Status"]
@@ -105,6 +105,7 @@ class Runner:
         self._left = Leftovers()
         self._threads = Threads(connector.name)
         self._stop = asyncio.Event()
+        self._restored = asyncio.Event()
         self._execution = Execution(
             connector,
             self._source,
@@ -162,6 +163,24 @@ class Runner:
             return False
         self._execution.cancel(run)
         return True
+
+    async def left_of(self, run_id: UUID) -> Counts | None:
+        """
+        What earlier lives counted of a run that goes on, by its checkpoints; None if there are none.
+
+        Raises:
+            Stopped: a stop came before it was known.
+        """
+        known = [asyncio.ensure_future(each.wait()) for each in (self._restored, self._stop)]
+        try:
+            await asyncio.wait(known, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in known:
+                each.cancel()
+        if not self._restored.is_set():
+            raise Stopped
+        carried = self._known.carried.get(run_id)
+        return total(carried.values()) if carried else None
 
     def tasks(self, most: int | None = None) -> list[TaskView]:
         """The listing's task, then the last thousand that ended, the running and the pending ones, oldest first."""
@@ -249,6 +268,7 @@ class Runner:
                 await pause(self._retry.pause_s(exc, failures), clock=self._clock, stop=self._stop)
             else:
                 self._known.restore(loaded.values(), going_on=self._going_on)
+                self._restored.set()
                 self._report_last_life(loaded.values())
                 self._health.works(LISTING)
                 self._health.enter(State.RUNNING)

@@ -25,10 +25,14 @@ The API has no part in steps 3 to 12, and neither monitor nor sink in those befo
 from __future__ import annotations
 
 import asyncio
+import math
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
 from connectors import sftp
@@ -57,6 +61,7 @@ MONITOR_DIES = ("before_run_ended", "after_run_ended")
 ROWS = 2_100  # of a file: it is read in two batches
 API_DIES = ("api_before_commit", "api_after_commit", "api_before_answer")
 COMMIT = ("api_before_commit", "api_after_commit")
+PACE = 20  # records a second of a run that is cancelled
 SECRETS = ("hunter22 is secret", "hunter23 is secret")
 
 
@@ -416,3 +421,106 @@ async def a_replay(house: House, point: str) -> None:
     assert found == ["equal"]
     left = "SELECT count(*) FROM pg_namespace WHERE starts_with(nspname, 'replay_')"
     assert await pool.fetchval(left) == 0
+
+
+async def test_a_cancelled_run_ends_whoever_dies_or_freezes_and_the_next_run_reads_what_it_left(house: House) -> None:
+    """
+    One file, at a pace at which it takes minutes, and one run after the other that is cancelled in its midst: the API
+    dies, the owner dies or freezes over the cancellation, and an owner is frozen that has events in its hands.
+    """
+    stage, pool = house.stage, house.stage.pool
+    stage.worker("sink", role="sink", **CONNECTORS_SOON)
+    # it would end what is cancelled after so long, if no owner did: here owners have to
+    patient = {**CONNECTORS_SOON, "monitor_heartbeat_timeout_s": "600s"}
+    stage.worker("monitor", role="monitor", **patient)
+    name = await house.connector("bank", rows=0, records_per_s=PACE)
+    amounts = house.drop(name, "1", rows=3_000)
+
+    owner = an_owner(stage, "owner")
+    first = await at_work(house, name)
+    cancel = Asked("POST", f"/runs/{first}/cancel", key="first")
+    await house.dies("api_after_commit", cancel)
+    ended = [await cancelled(house, first)]
+    assert (await house.again(cancel)).status == 202
+    assert await owner.stop() == 0
+
+    mortal = an_owner(stage, "mortal", "before_run_closed=kill@2")  # first it tells of the run before, to be sure
+    second = await at_work(house, name)
+    await house.ask(Asked("POST", f"/runs/{second}/cancel"))
+    assert await mortal.ended() == -signal.SIGKILL
+    zombie = an_owner(stage, "zombie", "before_run_closed=stop")
+    ended.append(await cancelled(house, second))
+    counted = "SELECT (counts->>'published')::integer FROM checkpoints WHERE run_id = $1"
+    assert ended[-1]["published"] >= (await pool.fetchval(counted, second) or 0)  # its last checkpoint has a bound
+
+    third = await at_work(house, name)
+    await house.ask(Asked("POST", f"/runs/{third}/cancel"))
+    await frozen(zombie)
+    late = an_owner(stage, "late", "before_publish=stop@5")
+    ended.append(await cancelled(house, third))
+    await wakes(zombie)
+
+    fourth = (await house.ask(Asked("POST", f"/connectors/{name}/run"))).body["id"]
+    await frozen(late)
+    await house.ask(Asked("POST", f"/runs/{fourth}/cancel"))
+    heir = an_owner(stage, "heir")
+    ended.append(await cancelled(house, fourth))
+    await wakes(late)
+
+    view = await house.ask(Asked("GET", f"/connectors/{name}"))
+    faster = {"configuration": {**view.body["configuration"], "records_per_s": 0}}
+    changed = Asked("PATCH", f"/connectors/{name}", faster, headers={"If-Match": view.headers["ETag"]})
+    assert (await house.ask(changed)).status == 200
+    last = await house.ended((await house.ask(Asked("POST", f"/connectors/{name}/run"))).body["id"])
+
+    assert (last["status"], last["published"]) == ("SUCCESS", last["applied"] + last["duplicate"])
+    assert await late_events(stage, ended[:3]) == 0  # of the fourth there are: who woke had them in its hands
+    rows = await pool.fetch("SELECT reference, amount FROM payments")
+    assert {row["reference"]: row["amount"] for row in rows} == amounts
+    assert await pool.fetchval("SELECT count(*) FROM payment_events") == len(amounts)
+    assert [await house.run_of(each["id"]) for each in ended[:3]] == ended[:3]  # no late word changed them
+    assert await pool.fetchval("SELECT count(*) FROM connector_runs WHERE closed_at IS NULL") == 0
+    await balanced(stage)
+    assert await heir.stop() == 0
+
+
+def an_owner(stage: Stage, name: str, failpoints: str = "") -> Worker:
+    return stage.worker(name, role="connector", failpoints=failpoints, **CONNECTORS_SOON)
+
+
+async def at_work(house: House, name: str) -> str:
+    """Ask for a run, and wait until the sink holds something of it; its id."""
+    run = (await house.ask(Asked("POST", f"/connectors/{name}/run"))).body["id"]
+
+    async def stored() -> bool:
+        return (await house.run_of(run))["applied"] > 0
+
+    await until(stored, within_s=60, what="the run publishes")
+    return str(run)
+
+
+async def cancelled(house: House, run: str) -> dict[str, Any]:
+    """The run, once it has ended, as it was cancelled."""
+    found = await house.ended(run)
+    assert (found["status"], found["reason"], found["cancelled"]) == ("FAILED", "cancelled", True)
+    return dict(found)
+
+
+async def frozen(worker: Worker) -> None:
+    process = psutil.Process(worker.process.pid)
+    await until(lambda: process.status() == psutil.STATUS_STOPPED, what=f"{worker.name} freezes")
+
+
+async def wakes(worker: Worker) -> None:
+    """Let a frozen owner go on until it finds out that it is succeeded; and end it."""
+    worker.send(signal.SIGCONT)
+    told = ("Connector uninstalled", "connector left behind")
+    await until(lambda: any(each in worker.log for each in told), what=f"{worker.name} lets go")
+    assert await worker.stop() == 0
+
+
+async def late_events(stage: Stage, runs: list[dict[str, Any]]) -> int:
+    """How many events were published under these runs after their ends."""
+    ends = {each["id"]: datetime.fromisoformat(each["completed_at"]).timestamp() * 1_000 for each in runs}
+    log = await oracle.records_of(stage.bootstrap, stage.events)
+    return sum(record.timestamp > ends.get(dict(record.headers)["till-run"].decode(), math.inf) for record in log)

@@ -20,7 +20,9 @@ from connectors.envelope import Connector
 from connectors.ports import Ports
 from connectors.runner import Runner, State, Status
 from connectors.spec import SourceSpec
+from connectors.wait import Stopped
 from schemas import metric
+from schemas.checkpoint import Counts
 from schemas.errors import ConfigError, Fenced, TillError
 from schemas.failpoint import failpoint
 from sinks.pool import Pool, connection
@@ -70,6 +72,7 @@ class Member:
         self._served: set[UUID] = set()
         self._cancelled: set[UUID] = set()
         self._serving: set[asyncio.Task[None]] = set()
+        self._taking: set[asyncio.Task[None]] = set()  # of those what begins a run
         self._reporter = Reporter(wanted.id, world.worker)
         self._ending: asyncio.Task[None] | None = None
         self.lease = MeterLease(world.ports.meter)
@@ -126,8 +129,8 @@ class Member:
         self.runner = runner
         logger.info("Connector installed", extra=_facts(wanted.provider, epoch=held.epoch))
         self.serve(self._asked)
-        if self._serving:
-            await asyncio.wait(self._serving)  # what an earlier life began goes on before the first poll
+        if self._taking:
+            await asyncio.wait(self._taking)  # what an earlier life began goes on before the first poll
         self._begin(self._report_quietly())
         await runner.run()
         self.lease.forget_all(metric.CONNECTOR_STATE)  # it measures nothing any more, and shows that it is paused
@@ -187,7 +190,9 @@ class Member:
                 self._begin(self._cancel(each, self.claim, self.runner))
             elif not each.cancelled and each.run_id not in self._served:
                 self._served.add(each.run_id)
-                self._begin(self._take(each, self.claim, self.runner))
+                taking = self._begin(self._take(each, self.claim, self.runner))
+                self._taking.add(taking)
+                taking.add_done_callback(self._taking.discard)
         for run_id in cancelled:
             if run_id not in self._cancelled and not (self.runner.cancel_request(run_id) or self.is_over):
                 self._cancelled.add(run_id)
@@ -200,10 +205,11 @@ class Member:
             reason = f"the connector is paused: {'; '.join(runner.status.problems)}"
             self._begin(self._end_run(asked.run_id, held, reason))
 
-    def _begin(self, work: Coroutine[None, None, None]) -> None:
+    def _begin(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=f"{self.desired.name}: request")
         self._serving.add(task)
         task.add_done_callback(self._serving.discard)
+        return task
 
     async def _take(self, asked: Requested, held: Claim, runner: Runner) -> None:
         try:
@@ -215,12 +221,20 @@ class Member:
             logger.warning("request not taken", extra=_facts(self.desired.provider, error=exc, run=asked.run_id))
 
     async def _cancel(self, asked: Requested, held: Claim, runner: Runner) -> None:
-        if not runner.cancel_request(asked.run_id):
-            await self._end_run(asked.run_id, held)
-
-    async def _end_run(self, run_id: UUID, held: Claim, reason: str = requests.CANCELLED) -> None:
+        if runner.cancel_request(asked.run_id):
+            return
         try:
-            await requests.end(self._world.pool, run_id, held, reason=reason)
+            counts = await runner.left_of(asked.run_id)
+        except Stopped:
+            self._cancelled.discard(asked.run_id)
+            return  # whoever has the connector next ends it
+        await self._end_run(asked.run_id, held, counts=counts)
+
+    async def _end_run(
+        self, run_id: UUID, held: Claim, reason: str = requests.CANCELLED, *, counts: Counts | None = None
+    ) -> None:
+        try:
+            await requests.end(self._world.pool, run_id, held, reason=reason, counts=counts)
         except TillError as exc:
             self._cancelled.discard(run_id)  # the next look tries again
             logger.warning("run not ended", extra=_facts(self.desired.provider, error=exc, run=run_id))

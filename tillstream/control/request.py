@@ -16,6 +16,7 @@ from uuid import UUID, uuid4
 
 from connectors.source import Request
 from connectors.spec import SourceSpec
+from schemas.checkpoint import Counts
 from schemas.errors import ConfigError, Conflict, NotFound, TimedOut
 from sinks.pool import Connection, Pool, connection
 from tillstream.control import run
@@ -194,13 +195,15 @@ async def take(pool: Pool, request: Requested, claim: Claim) -> bool:
     return taken is not None
 
 
-async def end(pool: Pool, run_id: UUID, claim: Claim, *, reason: str) -> None:
+async def end(pool: Pool, run_id: UUID, claim: Claim, *, reason: str, counts: Counts | None = None) -> None:
     """
-    End a run that no runner has in hand: FAILED.
+    End a run that no runner has in hand: FAILED, with these counts or those that it has.
 
     Raises:
         Fenced: pause. SinkError: as routed.
     """
     async with connection(pool) as held, held.transaction():
         await insist(held, claim)
+        if counts is not None:
+            await run.record(held, run_id, counts)
         await run.close(held, run_id, RunStatus.FAILED, reason=reason, only_while_reading=True)
