@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from enum import Enum, auto
+from functools import cache
 from typing import Any, get_args
 
 from pydantic import BaseModel
@@ -92,22 +94,41 @@ def masked(given: Mapping[str, Any], model: type[BaseModel] | None = None) -> di
 
     `model` tells which of its options hold none, whatever they are called.
     """
-    return {name: _shown(name, value, model.model_fields.get(name) if model else None) for name, value in given.items()}
+    ways = _ways(model) if model else {}
+    return {name: _shown(name, value, ways.get(name)) for name, value in given.items()}
 
 
-def _shown(name: str, value: Any, field: FieldInfo | None) -> Any:
-    if field is None:
+class _Way(Enum):
+    """How an option is shown whose field says what it holds."""
+
+    HIDDEN = auto()  # it is a secret
+    SEARCHED = auto()  # secrets may be in it
+    PLAIN = auto()
+
+
+def _shown(name: str, value: Any, way: _Way | type[BaseModel] | None) -> Any:
+    if way is None:
         return _hidden(value, in_confidence=is_credential(name))
-    if names_secret(field):
-        return _hidden(value, in_confidence=True)
-    if any(isinstance(each, MayHoldSecrets) for each in field.metadata):
-        return _hidden(value, in_confidence=False)
-    inner = next(_models(field.annotation), None)
-    if inner is None:
+    if way is _Way.PLAIN:
         return value
+    if isinstance(way, _Way):
+        return _hidden(value, in_confidence=way is _Way.HIDDEN)
     if isinstance(value, list | tuple):
-        return [masked(each, inner) if isinstance(each, Mapping) else each for each in value]
-    return masked(value, inner) if isinstance(value, Mapping) else value
+        return [masked(each, way) if isinstance(each, Mapping) else each for each in value]
+    return masked(value, way) if isinstance(value, Mapping) else value
+
+
+@cache  # a list of connectors asks for each option of each of them
+def _ways(model: type[BaseModel]) -> Mapping[str, _Way | type[BaseModel]]:
+    return {name: _way(field) for name, field in model.model_fields.items()}
+
+
+def _way(field: FieldInfo) -> _Way | type[BaseModel]:
+    if names_secret(field):
+        return _Way.HIDDEN
+    if any(isinstance(each, MayHoldSecrets) for each in field.metadata):
+        return _Way.SEARCHED
+    return next(_models(field.annotation), _Way.PLAIN)
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:

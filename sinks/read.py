@@ -169,18 +169,21 @@ async def list_payments(
     reference: str | None = None,
     limit: int = PAGE,
     after: str | None = None,
+    is_bounded: bool = False,
 ) -> Page:
     """
     Payments that were first seen last come first; a page does not move while new ones arrive.
 
-    `reference` is the original payment's, which an index finds.
+    `reference` is the original payment's, which an index finds. A page that `is_bounded` looks at so many payments at
+    most: it may have fewer than `limit`, or none, though more follow.
 
     Raises:
         ConfigError: `after` is not what a page returned. SinkError: as `sinks/sqlstate.py` routes it.
     """
     limit = max(1, min(limit, MOST_PER_PAGE))
     sql = statements()
-    async with connection(pool) as held:
+    end: int | None = None
+    async with connection(pool) as held, held.transaction(isolation="repeatable_read", readonly=True):
         if provider is not None and reference is not None:
             digests = [UUID(bytes=payment_digest_of(provider, reference, type_)) for type_ in PaymentType]
             rows = [row for row in await held.fetch(sql["find_payments"], digests) if status in (None, row["status"])]
@@ -190,15 +193,20 @@ async def list_payments(
             rows = await held.fetch(sql["payments_of_reference"], reference, status, place, limit + 1)
         else:
             place = None if after is None else _place(after)
-            rows = await held.fetch(sql["list_payments"], provider, status, place, limit + 1)
-        page, more = rows[:limit], len(rows) > limit
+            looked = _LOOKED if is_bounded and (provider, status) != (None, None) else None
+            rows = await held.fetch(sql["list_payments"], provider, status, place, limit + 1, looked)
+            if looked is not None and len(rows) <= limit:
+                end = await held.fetchval(sql["page_end"], place, looked)
+        page = rows[:limit]
+        if len(rows) > limit:
+            end = page[-1]["ordinal"]
         adjustments = await held.fetch(sql["list_adjustments"], [row["payment"] for row in page])
     of_payment: dict[UUID, list[Adjustment]] = {row["payment"]: [] for row in page}
     for row in adjustments:
         of_payment[row["payment"]].append(Adjustment.of(row))
     return Page(
         [PaymentDetail(Payment.of(row), of_payment[row["payment"]]) for row in page],
-        _token(page[-1]["ordinal"]) if more else None,
+        None if end is None else _token(end),
     )
 
 

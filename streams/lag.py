@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -29,6 +29,7 @@ Stored: TypeAlias = Callable[[], Awaitable[Mapping[int, int] | None]]
 
 _REQUEST_TIMEOUT_MS = 10_000
 _FETCH_WAIT_MS = 2_000
+_FIRST_WAIT_MS = 100
 _DEADLINE_S = 20.0
 
 
@@ -72,6 +73,11 @@ class LagProbe:
 
     async def __aexit__(self, *exc: object) -> None:
         await self.close()
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether it has connections from an earlier measurement, which the broker may have dropped meanwhile."""
+        return self._consumer is not None
 
     async def close(self) -> None:
         """Drop the connections."""
@@ -144,8 +150,22 @@ class LagProbe:
 
     async def _ages(self, consumer: AIOKafkaConsumer, places: dict[TopicPartition, int]) -> dict[TopicPartition, float]:
         """How old the record at each place is; a place with no record left (compaction) is not in the answer."""
-        if not places:
-            return {}
+        ages: dict[TopicPartition, float] = {}
+        # One by one: asked for several, a broker returns one's record, and the client waits 100 ms before it asks on.
+        for partition, offset in places.items():
+            consumer.assign([partition])
+            consumer.seek(partition, offset)
+            ages |= _ages_of(await consumer.getmany(timeout_ms=_FIRST_WAIT_MS, max_records=1))
+        if waiting := [partition for partition in places if partition not in ages]:
+            ages |= await self._ages_together(consumer, {partition: places[partition] for partition in waiting})
+        if places:
+            consumer.assign([])  # or it would fetch on
+        return ages
+
+    async def _ages_together(
+        self, consumer: AIOKafkaConsumer, places: dict[TopicPartition, int]
+    ) -> dict[TopicPartition, float]:
+        """The same, where the broker takes its time."""
         consumer.assign(list(places))
         for partition, offset in places.items():
             consumer.seek(partition, offset)
@@ -153,10 +173,9 @@ class LagProbe:
         until = time.monotonic() + _FETCH_WAIT_MS / 1_000
         while len(ages) < len(places) and time.monotonic() < until:
             waiting = [partition for partition in places if partition not in ages]
-            for partition, records in (await consumer.getmany(*waiting, timeout_ms=500, max_records=1)).items():
-                if records:
-                    ages[partition] = max(0.0, time.time() - records[0].timestamp / 1_000)
-                    consumer.pause(partition)
+            found = _ages_of(await consumer.getmany(*waiting, timeout_ms=500, max_records=1))
+            consumer.pause(*found)
+            ages |= found
         return ages
 
     async def _connected(self) -> tuple[AIOKafkaAdminClient, AIOKafkaConsumer]:
@@ -176,3 +195,12 @@ class LagProbe:
             )
             await self._consumer.start()
         return self._admin, self._consumer
+
+
+# aiokafka ships no types
+def _ages_of(found: Mapping[TopicPartition, Sequence[Any]]) -> dict[TopicPartition, float]:
+    return {
+        partition: max(0.0, time.time() - records[0].timestamp / 1_000)
+        for partition, records in found.items()
+        if records
+    }

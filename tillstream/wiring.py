@@ -70,6 +70,7 @@ NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
 _WAITS_S = (0.2, 5.0)
 _LOOK_S = 0.1
 _API_LOOK_S = 2.0
+_LAG_S = 10.0  # for an answer of the API: the monitor waits longer
 # most filters of a list are not there: one plan for all of them would walk along the list for each
 LISTS = {"plan_cache_mode": "force_custom_plan"}
 CONNECTORS_FINISH_S = 5.8  # a member's own bound, so that leaving the group still fits into what a process has to end
@@ -459,6 +460,7 @@ def api_world(settings: Settings, producer: Producer, *, meter: PrometheusMeter,
         secrets=worker_secrets(settings),
         adapters=Adapters(settings.connector.modules),
         unlisted=unlisted_of(settings),
+        probe=LagProbe(settings.kafka.bootstrap, deadline_s=_LAG_S),
         watched=watched_groups(settings),
         redact=process_redactor().redact,
         store=SecretStore(folder_of(settings), process_redactor().register),

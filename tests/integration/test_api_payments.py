@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -25,6 +27,8 @@ from tests.integration.test_discard import a_letter
 from tests.integration.test_replay import message
 from tests.model.history import PLACE, record
 from tests.services import Kafka
+
+AT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -93,6 +97,92 @@ async def test_a_page_that_looks_at_few_goes_on_where_it_stood(
 
     assert found == [f"R{n}" for n in reversed(range(10))]
     assert pages >= 5
+
+
+async def test_the_last_proof_tells_what_does_not_balance_until_the_next(api: Client, sink: PostgresSink) -> None:
+    await sink.apply(PLACE, [record("succeeded", 100)], next_offset=1)
+    await api.world.pool.execute("UPDATE payments SET amount = 99")
+
+    found = (await api.post("/ledger:verify")).body
+    await api.world.pool.execute("UPDATE payments SET amount = 100")
+    kept = (await api.get("/ledger")).body
+    mended = (await api.post("/ledger:verify")).body
+
+    assert (found["balanced"], found["wrong"]) == (False, True)
+    assert [(each["hop"], each["problem"]) for each in found["findings"]] == [
+        ("payments", "the payment is not what its events say")
+    ]
+    assert kept == found
+    assert (mended["balanced"], mended["findings"]) == (True, [])
+    assert mended["began_at"] > found["verified_at"]
+
+
+async def test_seed_000s_pages_look_at_few_and_show_each_payment_once_while_more_come_in(
+    api: Client, sink: PostgresSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is looked at: a filter that matches little costs no more than one that matches all."""
+    monkeypatch.setattr("sinks.read._LOOKED", 3)
+    records = [record(("pending", "succeeded")[n % 2], n + 1, reference=f"R{n}") for n in range(10)]
+    await sink.apply(PLACE, records, next_offset=10)
+
+    found, pages, path = [], 0, "/payments?status=pending&limit=5"
+    while path:
+        answer = await api.ask("GET", path)
+        found += [each["reference"] for each in answer.body["data"]]
+        pages += 1
+        late = record("pending", 1, reference=f"late{pages}")
+        await sink.apply(PLACE, [late], next_offset=10 + pages)
+        path = answer.headers.get("Link", "").partition(">")[0].removeprefix("<")
+
+    assert found == [f"R{n}" for n in reversed(range(0, 10, 2))]
+    assert pages == 4  # of three payments each, of which one or two are pending
+    assert (await api.ask("GET", "/payments?status=settled")).body["data"] == []
+
+
+async def test_pages_of_letters_show_each_once_while_more_are_listed(api: Client) -> None:
+    letters = [a_letter(row).model_copy(update={"failed_at": AT}) for row in range(7)]
+    for offset, each in enumerate(letters):
+        await LetterTable(api.world.pool).put(each, partition=0, offset=offset)
+
+    found, after, page = [], "", 0
+    while after is not None:
+        answer = (await api.get(f"/dead-letters?limit=2{after and f'&after={after}'}")).body
+        found += [each["id"] for each in answer["data"]]
+        after, page = answer["next"], page + 1
+        late = a_letter(40 + page).model_copy(update={"failed_at": AT + timedelta(minutes=page)})
+        await LetterTable(api.world.pool).put(late, partition=0, offset=100 + page)
+
+    assert found == sorted(each.id for each in letters)
+
+
+async def test_a_group_of_letters_tells_its_newest_whosever_they_are(api: Client, tmp_path: Path) -> None:
+    """A letter may have a connector's name and no connector: then it is in a group of its own."""
+    owner = (await made(api, "bank", tmp_path))["id"]
+    for row, (connector_id, minutes) in enumerate([(owner, 1), (owner, 3), (None, 9), (None, 7), (owner, 2)]):
+        letter = a_letter(row).model_copy(
+            update={
+                "connector_id": connector_id and UUID(connector_id),
+                "connector": "bank",
+                "failed_at": AT + timedelta(minutes=minutes),
+                "message": f"after {minutes} minutes",
+            }
+        )
+        await LetterTable(api.world.pool).put(letter, partition=0, offset=row)
+
+    groups = (await api.get("/dead-letters/groups")).body["data"]
+    discarded = (
+        await api.post("/dead-letters:discard", {"ids": [groups[0]["last_id"]], "note": "n", "by": "ops"})
+    ).body
+    left = (await api.get("/dead-letters/groups?connector=bank")).body["data"]
+    gone = (await api.get("/dead-letters/groups?state=discarded")).body["data"]
+
+    assert [(each["connector_id"], each["letters"], each["message"]) for each in groups] == [
+        (owner, 3, "after 3 minutes"),
+        (None, 2, "after 9 minutes"),
+    ]
+    assert len(discarded["discarded"]) == 1
+    assert [(each["letters"], each["message"]) for each in left] == [(2, "after 2 minutes")]
+    assert [(each["letters"], each["message"]) for each in gone] == [(1, "after 3 minutes")]
 
 
 async def test_a_payment_is_followed_back_to_its_records(api: Client, sink: PostgresSink) -> None:
@@ -209,7 +299,11 @@ async def test_the_log_is_replayed_and_the_ledger_and_the_lag_are_told(
         problem(await api.get("/replays/00000000-0000-0000-0000-000000000000"), 404, "not_found")
         wrong = {"since": "2025-01-02T00:00:00Z", "until": "2025-01-01T00:00:00Z"}
         problem(await api.post("/replays", wrong), 422, "config")
-        assert (await api.get("/ledger")).body["balanced"] is True
+        unknown = (await api.get("/ledger")).body
+        assert (unknown["balanced"], unknown["findings"], unknown["verified_at"]) == (None, [], None)
+        proof = (await api.post("/ledger:verify")).body
+        assert (proof["balanced"], proof["wrong"], proof["findings"]) == (True, False, [])
+        assert (await api.get("/ledger")).body == proof
         # a new cluster has no coordinator until somebody has asked for it
         lag = await api_kit.until(lambda: measured(api))
         assert {each["group"] for each in lag} == {f"{prefix}-sink", f"{prefix}-connectors", f"{prefix}-letters"}

@@ -14,10 +14,11 @@ from connectors.spec import SourceSpec
 from schemas.errors import SinkUnavailable
 from schemas.topic import Topics
 from sinks.pool import Pool
+from streams.lag import LagProbe, PartitionLag
 from streams.publisher import Producer
 from tillstream.config import Settings
 from tillstream.control.idempotency import Keys
-from tillstream.control.ledger import Report, Unlisted
+from tillstream.control.ledger import Proof, Unlisted
 from tillstream.control.secret import SecretStore
 from tillstream.health import Health
 from tillstream.metrics import PrometheusMeter
@@ -32,8 +33,8 @@ class World:
     """
     What every route may use. The pool is there once PostgreSQL answers; everything else needs no server to exist.
 
-    `watched` names the topic of each consumer group; `store` takes secrets that are given by value; `stopping` is set
-    when the process has to end.
+    `probe` measures the lag; `watched` names the topic of each consumer group; `store` takes secrets that are given by
+    value; `stopping` is set when the process has to end.
 
     `jobs` go on after their answer; `streams` are listeners: each hears something every `heartbeat_s`, and is let go
     of once it has taken nothing for `patience_s`.
@@ -46,6 +47,7 @@ class World:
     secrets: WorkerSecrets
     adapters: Adapters
     unlisted: Unlisted
+    probe: LagProbe
     watched: Mapping[str, str]
     redact: Callable[[str], str]
     store: SecretStore
@@ -53,7 +55,8 @@ class World:
     health: Health = field(default_factory=Health)
     opened: Pool | None = None
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
-    verifying: asyncio.Task[Report] | None = None
+    verifying: asyncio.Task[Proof] | None = None
+    measuring: asyncio.Task[list[PartitionLag]] | None = None
     jobs: set[asyncio.Task[None]] = field(default_factory=set)
     streams: set[object] = field(default_factory=set)
     heartbeat_s: float = 15.0
@@ -64,11 +67,13 @@ class World:
     async def stop(self) -> None:
         """Tell streams to end, and end what goes on after its answer."""
         self.stopping.set()
-        jobs = {*self.jobs, *({self.verifying} if self.verifying is not None else ())}
+        jobs: set[asyncio.Task[Any]] = {*self.jobs}  # whatever they return
+        jobs |= {each for each in (self.verifying, self.measuring) if each is not None}
         for job in jobs:
             job.cancel()
         if jobs:
             await asyncio.wait(jobs, timeout=_JOBS_S)
+        await self.probe.close()
 
     @property
     def pool(self) -> Pool:

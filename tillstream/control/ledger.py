@@ -8,15 +8,19 @@ lost only once the letters role has passed the topic's end, which the broker kno
 from __future__ import annotations
 
 import asyncio
+import json
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import TypeAlias
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, TypeAlias
+from uuid import UUID
 
 from schemas.errors import BrokerError
-from sinks.ledger import Finding, verify, verify_letters
-from sinks.pool import Pool
+from sinks.ledger import Finding, Hop, verify, verify_letters
+from sinks.pool import Pool, connection
 from streams.lag import LagProbe
+from tillstream.control.statement import statements
 
 _ASK_EVERY_S = 0.5
 
@@ -39,6 +43,50 @@ class Report:
     def wrong(self) -> bool:
         """Whether something is wrong that waiting does not heal."""
         return any(not each.awaiting for each in self.findings)
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """A report, and when it was made: what was stored before `began_at` is in it."""
+
+    report: Report
+    began_at: datetime
+    ended_at: datetime
+
+
+async def prove(pool: Pool, *, unlisted: Unlisted | None = None) -> Proof:
+    """
+    Check, and keep what was found for those who only look. It reads whole tables, for as long as that takes.
+
+    Raises:
+        SinkError: as `sinks/sqlstate.py` routes it.
+    """
+    began_at = datetime.now(UTC)
+    proof = Proof(await check(pool, unlisted=unlisted), began_at, datetime.now(UTC))
+    findings = json.dumps([asdict(each) for each in proof.report.findings], default=str)
+    async with connection(pool) as held:
+        await held.execute(statements()["keep_proof"], began_at, proof.ended_at, findings)
+    return proof
+
+
+async def last(pool: Pool) -> Proof | None:
+    """
+    The newest proof that was kept; None where nobody ever asked for one.
+
+    Raises:
+        SinkError: as routed.
+    """
+    async with connection(pool) as held:
+        row = await held.fetchrow(statements()["last_proof"])
+    if row is None:
+        return None
+    return Proof(Report([_finding(each) for each in json.loads(row["findings"])]), row["began_at"], row["ended_at"])
+
+
+# what `prove` kept
+def _finding(kept: Mapping[str, Any]) -> Finding:
+    run = kept["run"]
+    return Finding(**{**kept, "hop": Hop(kept["hop"]), "run": None if run is None else UUID(run)})
 
 
 async def check(pool: Pool, *, wait_s: float = 0.0, unlisted: Unlisted | None = None) -> Report:

@@ -361,11 +361,7 @@ VALUES ($1, $2, $3)
    AND ($4::text IS NULL OR $4 = CASE WHEN discarded_at IS NOT NULL THEN 'discarded'
                                       WHEN redriven_at IS NOT NULL THEN 'redriven' ELSE 'open' END)
    AND ($5::uuid IS NULL OR run_id = $5 OR id IN (SELECT letter FROM letter_repeats WHERE run = $5))
-   AND (NOT $6 OR id IN (SELECT l.id
-                           FROM dead_letters l
-                           JOIN event_origins o ON o.connector = l.connector_id AND o.path = l.path
-                                               AND o.source_object <> l.source_object AND o.first_seen_at > l.failed_at
-                          WHERE l.stage = 'source' AND l.path <> ''))
+   AND (NOT $6 OR id = ANY (ARRAY({corrected_letters})))
 
 -- name: list_letters
 -- The newest first, without bytes. `$7` limit.

@@ -69,9 +69,18 @@ async def list_payments(  # noqa: PLR0917  FastAPI reads parameters from the sig
         str | None, Query(max_length=200, description="As the header `Link` of the page before says.")
     ] = None,
 ) -> SeedPayments:
-    """List payments. Where there are more, the header `Link` has the next page's address."""
+    """
+    List payments. Where there are more, the header `Link` has the next page's address; a page may be short, or empty,
+    though more follow.
+    """
     page = await read.list_payments(
-        world.pool, provider=provider, status=status, reference=reference, limit=limit, after=after
+        world.pool,
+        provider=provider,
+        status=status,
+        reference=reference,
+        limit=limit,
+        after=after,
+        is_bounded=True,
     )
     if page.next is not None:
         asked = {"provider": provider, "reference": reference, "status": status, "limit": limit, "after": page.next}

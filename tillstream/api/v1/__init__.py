@@ -32,6 +32,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     dead_letter.router,
     dead_letter.actions,
     ledger.router,
+    ledger.actions,
     replay.router,
     event.router,
     lag.router,

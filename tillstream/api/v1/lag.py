@@ -1,20 +1,24 @@
-"""How far each consumer group is behind, as the broker tells it."""
+"""
+How far each consumer group is behind, as the broker tells it.
+
+There is one measurement at a time, for all who ask, over connections that are kept: opening them takes longer.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
 from fastapi import APIRouter
 
-from schemas.errors import SinkError
+from schemas.errors import BrokerUnavailable, SinkError
 from sinks.offset import next_offsets
-from streams.lag import LagProbe
+from streams.lag import PartitionLag
 from tillstream.api.problem import PROBLEMS
 from tillstream.api.v1.shape import Model, Page
-from tillstream.api.world import WorldDep
+from tillstream.api.world import World, WorldDep
 
 router = APIRouter(prefix="/api/v1/lag", tags=["lag"], responses=PROBLEMS)
-_ANSWER_S = 10.0
 
 
 class PartitionLagShape(Model):
@@ -34,6 +38,23 @@ class PartitionLagShape(Model):
 @router.get("")
 async def measure_lag(world: WorldDep) -> Page[PartitionLagShape]:
     """Measure the lag now. The sink starts from the lower of `committed` and `stored`."""
+    if world.measuring is None or world.measuring.done():
+        world.measuring = asyncio.create_task(_measured(world), name="lag")
+    found = await asyncio.shield(world.measuring)
+    return Page(data=[PartitionLagShape.of(each) for each in found])
+
+
+async def _measured(world: World) -> list[PartitionLag]:
+    was_connected = world.probe.is_connected
+    try:
+        return await _lags(world)
+    except BrokerUnavailable:
+        if not was_connected:
+            raise
+    return await _lags(world)
+
+
+async def _lags(world: World) -> list[PartitionLag]:
     events = world.topics.events.name
 
     async def stored() -> Mapping[int, int] | None:
@@ -42,9 +63,7 @@ async def measure_lag(world: WorldDep) -> Page[PartitionLagShape]:
         except SinkError:
             return None
 
-    found: list[PartitionLagShape] = []
-    async with LagProbe(world.settings.kafka.bootstrap, deadline_s=_ANSWER_S) as probe:
-        for group, topic in world.watched.items():
-            measured = await probe.measure(group, topic, stored=stored if topic == events else None)
-            found += [PartitionLagShape.of(each) for each in measured]
-    return Page(data=found)
+    found: list[PartitionLag] = []
+    for group, topic in world.watched.items():
+        found += await world.probe.measure(group, topic, stored=stored if topic == events else None)
+    return found

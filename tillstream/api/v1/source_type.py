@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from functools import cache
 from typing import Any
 
 from fastapi import APIRouter
 
-from connectors.spec import SourceSpec
+from connectors.spec import ConnectorConfig, SourceSpec
 from schemas.errors import ConfigError, NotFound
 from tillstream.api.problem import PROBLEMS
 from tillstream.api.v1.shape import Model, Page
@@ -57,7 +58,7 @@ async def show_source_type(kind: str, world: WorldDep) -> SourceTypeDetail:
         **_summary(spec).model_dump(),
         notes=spec.notes,
         example=dict(spec.example),
-        configuration_schema=spec.config.model_json_schema(),
+        configuration_schema=_schema(spec.config),
     )
 
 
@@ -71,6 +72,12 @@ def spec_of(world: World, kind: str) -> SourceSpec:
     if kind not in world.specs:
         raise NotFound(f"there is no source of kind {kind!r}", hint=f"there are: {', '.join(sorted(world.specs))}")
     return world.specs[kind]
+
+
+# a JSON Schema
+@cache  # it takes a few milliseconds to make, and never changes
+def _schema(config: type[ConnectorConfig]) -> dict[str, Any]:
+    return config.model_json_schema()
 
 
 def _summary(spec: SourceSpec) -> SourceType:
