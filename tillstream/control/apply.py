@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from functools import partial
 from uuid import UUID, uuid4
@@ -24,7 +24,10 @@ from tillstream.control.attempt import attempt
 from tillstream.control.connector import Configuration, ConnectorView
 from tillstream.control.difference import Difference, differences, flat
 from tillstream.control.document import Document
+from tillstream.control.schedule import Schedule
+from tillstream.control.schedule import problems as schedule_problems
 from tillstream.control.secret import Sealed, SecretStore
+from tillstream.control.statement import statements
 
 
 class Change(StrEnum):
@@ -121,6 +124,7 @@ def _checked(
         sealed, problems = secrets.judged(spec, configuration, connector_id=uuid4(), version=1)
         configuration = sealed.configuration
     problems += connectors.judged(spec, configuration, name=document.name, provider=provider)[1]
+    problems += schedule_problems(document.schedule or Schedule())
     return spec, [f"{document.place}: {problem}" for problem in problems]
 
 
@@ -135,10 +139,13 @@ async def _apply(held: Connection, document: Document, spec: SourceSpec, keeper:
         )
     before = await edit.locked(held, before.id, expected=None)
     provider, status = document.provider or before.provider, document.status or before.status
+    plan = document.schedule or before.schedule
     configuration = await keeper.taken(spec, document.configuration, before.id, before)
-    found = tuple(_differences(before, configuration, provider, status.value, spec))
+    found = tuple(_differences(before, configuration, provider, status.value, plan, spec))
     if (before.configuration, before.provider) != (configuration, provider):
         await connectors.change(held, before, configuration=configuration, provider=provider)
+    if before.schedule != plan:
+        await held.execute(statements()["schedule_connector"], before.id, plan.enabled, plan.cron, plan.timezone)
     if before.status is not status:
         await connectors.switch(held, before.id, status)
     after = await connectors.named(held, document.name)
@@ -156,6 +163,7 @@ async def _created(held: Connection, document: Document, spec: SourceSpec, keepe
         spec=spec,
         configuration=configuration,
         provider=provider,
+        schedule=document.schedule,
         identifier=identifier,
     )
     if document.status is not None:
@@ -163,17 +171,20 @@ async def _created(held: Connection, document: Document, spec: SourceSpec, keepe
     status = document.status or connectors.ConnectorStatus.ACTIVE
     described = {"kind": document.kind, "provider": provider, "status": status.value}
     found = [Difference(key, None, value) for key, value in described.items()]
+    if document.schedule is not None:
+        found += [Difference(key, None, value) for key, value in flat(asdict(document.schedule), "schedule")]
     told = masked(configuration, spec.config)
     found += [Difference(key, None, value) for key, value in flat(told, "configuration")]
     return Applied(identifier, document.name, document.kind, Change.CREATED, 1, tuple(found))
 
 
-def _differences(
-    before: ConnectorView, configuration: Configuration, provider: str, status: str, spec: SourceSpec
+def _differences(  # noqa: PLR0917
+    before: ConnectorView, configuration: Configuration, provider: str, status: str, plan: Schedule, spec: SourceSpec
 ) -> Iterator[Difference]:
     if before.provider != provider:
         yield Difference("provider", before.provider, provider)
     if before.status.value != status:
         yield Difference("status", before.status.value, status)
+    yield from differences(asdict(before.schedule), asdict(plan), "schedule", hide=dict)
     hide = partial(masked, model=spec.config)
     yield from differences(before.configuration, configuration, "configuration", hide=hide)

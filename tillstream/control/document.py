@@ -5,6 +5,7 @@ A connector as a file, `connector.yaml`: what `till connector apply` brings abou
     kind: sftp                      the source; never changes
     provider: AXIS                  who moves the money; optional, the name; frozen at the first publish
     status: ACTIVE                  or PAUSED; optional, as it is, and so is FAILED
+    schedule: {cron: "0 3 * * *"}   and timezone, enabled; optional, as it is; a connector with a cron does not poll
     configuration:                  the source's own options: `till source show sftp`
       host: sftp.bank.example
 
@@ -16,19 +17,21 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
-from yaml.nodes import MappingNode, Node
+from yaml.nodes import MappingNode, Node, ScalarNode
 
 from schemas.errors import ConfigError
 from tillstream.control.connector import Configuration, ConnectorStatus, Standing
+from tillstream.control.schedule import Schedule, form_problems
 
 MAX_BYTES = 1_048_576  # a connector has a few kilobytes
-_KEYS = ("name", "kind", "provider", "status", "configuration")
+_KEYS = ("name", "kind", "provider", "status", "schedule", "configuration")
 _NEEDED = ("name", "kind", "configuration")
+_WIDTH = 120
 _QUOTED = re.compile(r"\s*(?:'(?!<)[^']{2,}'|\"(?!<)[^\"]{2,}\")")
 _HINT = "see docs/sources.md, or `till source show KIND`"
 
@@ -43,6 +46,7 @@ class Document:
     configuration: Configuration
     provider: str | None = None
     status: ConnectorStatus | None = None
+    schedule: Schedule | None = None
 
 
 def documents(text: str, *, place: str) -> list[Document]:
@@ -56,7 +60,7 @@ def documents(text: str, *, place: str) -> list[Document]:
         raise ConfigError(f"{place}: has more than {MAX_BYTES} characters")
     try:
         # the loader below is a safe one, made safer
-        bodies = [body for body in yaml.load_all(text, Loader=_Plain) if body is not None]
+        bodies = [each for body in yaml.load_all(text, Loader=_Plain) if body is not None for each in _listed(body)]
     except (ValueError, RecursionError) as exc:
         raise ConfigError(f"{place}: has a number that is too long, or is nested too deeply", hint=_HINT) from exc
     except yaml.YAMLError as exc:
@@ -72,6 +76,36 @@ def documents(text: str, *, place: str) -> list[Document]:
     if problems:
         raise ConfigError("\n  ".join(["what is described cannot be:", *problems]), hint=_HINT)
     return [_document(where, body) for where, body in zip(places, bodies, strict=True)]
+
+
+def dumped(described: Sequence[Mapping[str, Any]]) -> str:
+    """
+    Connectors as a file that `documents` reads as the same again: their keys in its order, none of them anchors.
+
+    It holds no character that a terminal would obey or hide.
+    """
+    kept = [{key: each[key] for key in _KEYS if each.get(key) is not None} for each in described]
+    text = _written(kept, allow_unicode=True)
+    return text if all(line.isprintable() for line in text.split("\n")) else _written(kept, allow_unicode=False)
+
+
+def _written(described: Sequence[Mapping[str, Any]], *, allow_unicode: bool) -> str:
+    several = len(described) > 1
+    told: str = yaml.dump_all(
+        described,
+        Dumper=_Writer,
+        sort_keys=False,
+        allow_unicode=allow_unicode,
+        width=_WIDTH,
+        explicit_start=several,
+    )
+    return told
+
+
+# what a file holds may be anything
+def _listed(body: Any) -> list[Any]:
+    """A list of connectors, as JSON has them, is as good as documents one after another."""
+    return body if isinstance(body, list) and body and all(isinstance(each, dict) for each in body) else [body]
 
 
 # what a file holds may be anything
@@ -94,13 +128,20 @@ def _problems(body: Any) -> Iterator[str]:
     if status not in [each.value for each in Standing]:
         allowed = ", ".join(each.value for each in Standing)
         yield f"status: must be one of {allowed}; got {type(status).__name__}"
+    yield from form_problems(body.get("schedule"))
     if not isinstance(body.get("configuration", {}), dict):
         yield f"configuration: must be a mapping; got {type(body['configuration']).__name__}"
 
 
 def _document(place: str, body: Mapping[str, Any]) -> Document:
     status = Standing(body["status"]).wanted if "status" in body else None
-    return Document(place, body["name"], body["kind"], body["configuration"], body.get("provider"), status)
+    plan = _schedule(body["schedule"]) if body.get("schedule") is not None else None
+    return Document(place, body["name"], body["kind"], body["configuration"], body.get("provider"), status, plan)
+
+
+def _schedule(body: Mapping[str, Any]) -> Schedule:
+    """Who writes a cron line means it, unless they say otherwise."""
+    return Schedule(**{"enabled": bool(body.get("cron")), **body})
 
 
 def _told(exc: yaml.YAMLError) -> str:
@@ -149,3 +190,23 @@ _SCALARS = {
 _Plain.yaml_implicit_resolvers = {}
 for _tag, (_pattern, _first) in _SCALARS.items():
     _Plain.add_implicit_resolver(_tag, re.compile(f"^{_pattern}$", re.ASCII), _first)
+
+
+class _Writer(yaml.SafeDumper):
+    """Writes what `_Plain` and readers of the whole YAML read as it was: text that either takes for more is quoted."""
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002  PyYAML's own
+        """Write everything out."""
+        return True
+
+    def represent_str(self, data: str) -> ScalarNode:
+        """Between quotes where characters would have to be escaped: outside of them YAML folds some into others."""
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=None if data.isprintable() else '"')
+
+
+_Writer.add_representer(str, _Writer.represent_str)
+
+_Writer.yaml_implicit_resolvers = {
+    first: [*_Plain.yaml_implicit_resolvers.get(first, []), *yaml.SafeDumper.yaml_implicit_resolvers.get(first, [])]
+    for first in {*_Plain.yaml_implicit_resolvers, *yaml.SafeDumper.yaml_implicit_resolvers}
+}

@@ -22,13 +22,12 @@ from tillstream.control import connector as connectors
 from tillstream.control.attempt import attempt
 from tillstream.control.connector import Configuration, ConnectorStatus, ConnectorView, Label
 from tillstream.control.difference import Difference, differences, hiding, merged
-from tillstream.control.schedule import Schedule
+from tillstream.control.schedule import Schedule, form_problems
 from tillstream.control.schedule import problems as schedule_problems
 from tillstream.control.secret import Sealed, SecretStore
 from tillstream.control.statement import statements
 
 _KEYS = ("name", "kind", "provider", "status", "configuration", "schedule")
-_SCHEDULE_KEYS = {"cron": (str, type(None)), "timezone": (str,), "enabled": (bool,)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,18 +311,4 @@ def _form(document: Mapping[str, Any]) -> Iterator[str]:
         yield f"status: must be one of {', '.join(each.value for each in ConnectorStatus)}"
     if not isinstance(document.get("configuration", {}), dict):
         yield f"configuration: must be an object; got {type(document['configuration']).__name__}"
-    yield from _schedule_form(document.get("schedule"))
-
-
-# as above
-def _schedule_form(schedule: Any) -> Iterator[str]:
-    if schedule is None:
-        return
-    if not isinstance(schedule, dict):
-        yield f"schedule: must be an object; got {type(schedule).__name__}"
-        return
-    for key, value in schedule.items():
-        if key not in _SCHEDULE_KEYS:
-            yield f"schedule.{key}: is no key of a schedule; there are {', '.join(_SCHEDULE_KEYS)}"
-        elif not isinstance(value, _SCHEDULE_KEYS[key]):
-            yield f"schedule.{key}: must be {_SCHEDULE_KEYS[key][0].__name__}; got {type(value).__name__}"
+    yield from form_problems(document.get("schedule"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 from zoneinfo import ZoneInfo
 
 _FIELDS = (("minute", 0, 59), ("hour", 0, 23), ("day", 1, 31), ("month", 1, 12), ("weekday", 0, 7))
@@ -17,6 +18,7 @@ _NAMES = {
 }
 _PART = re.compile(r"(?:(?P<any>\*)|(?P<first>\w{1,3})(?:-(?P<last>\w{1,3}))?)(?:/(?P<step>[0-9]{1,2}))?", re.ASCII)
 _MOST = 100  # seed 003's column
+_KEYS = {"cron": (str, type(None)), "timezone": (str,), "enabled": (bool,)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,21 @@ class Schedule:
     cron: str | None = None
     timezone: str = "Asia/Kolkata"
     enabled: bool = False
+
+
+# what a body or a file holds may be anything
+def form_problems(schedule: Any) -> Iterator[str]:
+    """Everything that is wrong with the form of a described one; null is none."""
+    if schedule is None:
+        return
+    if not isinstance(schedule, dict):
+        yield f"schedule: must be an object; got {type(schedule).__name__}"
+        return
+    for key, value in schedule.items():
+        if key not in _KEYS:
+            yield f"schedule.{key}: is no key of a schedule; there are {', '.join(_KEYS)}"
+        elif not isinstance(value, _KEYS[key]):
+            yield f"schedule.{key}: must be {_KEYS[key][0].__name__}; got {type(value).__name__}"
 
 
 def problems(schedule: Schedule) -> Iterator[str]:

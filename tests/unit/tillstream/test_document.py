@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from schemas.errors import ConfigError
 from tillstream.control.connector import ConnectorStatus
-from tillstream.control.document import Document, documents
+from tillstream.control.document import Document, documents, dumped
+from tillstream.control.schedule import Schedule
 
 AXIS = """
 # the bank's nightly file
@@ -48,7 +52,7 @@ def test_everything_that_is_wrong_is_told_at_once_with_its_place() -> None:
     told = refused("nmae: a\nkind: [sftp]\nstatus: RUNNING\nconfiguration: none\n---\n- 1\n")
 
     first, second = "connector.yaml, document 1", "connector.yaml, document 2"
-    keys = "name, kind, provider, status, configuration"
+    keys = "name, kind, provider, status, schedule, configuration"
     assert [line.strip() for line in told.splitlines()[1:]] == [
         f"{first}: nmae: is no key of a connector; there are {keys}; did you mean name?",
         f"{first}: name: is missing",
@@ -146,3 +150,46 @@ def test_every_sample_is_one() -> None:
     assert samples
     for each in samples:
         assert len(documents(each.read_text("utf-8"), place=str(each))) == 1
+
+
+CHARS = st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from("0123456789.:-_ eExX+~#\n\t'\"")
+TRAPS = (
+    "1e5", "1", "1_0", "0x1F", "0o7", ".5", "1.", "-", "~", "null", "yes", "On", "True", "22:30", "2025-01-10", "=",
+    "<<", "a: b", "- a", "a #b", "---", "...", "\u2028", "\x85", "\ufeff", "\u202e", "",
+)  # fmt: skip
+TEXTS = st.text(CHARS, max_size=12) | st.sampled_from(TRAPS)
+VALUES = st.recursive(
+    st.one_of(TEXTS, st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.booleans(), st.none()),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.lists(st.tuples(TEXTS, st.dictionaries(TEXTS, VALUES, max_size=4)), min_size=1, max_size=3))
+def test_what_is_written_is_read_as_it_was(described: list[tuple[str, dict[str, object]]]) -> None:
+    wanted = [
+        {
+            "name": f"{number} {name}",
+            "kind": "x",
+            "status": "PAUSED",
+            "schedule": {"cron": "0 3 * * *"},
+            "configuration": each,
+        }
+        for number, (name, each) in enumerate(described)
+    ]
+
+    found = documents(dumped(wanted), place="x")
+
+    assert [each.name for each in found] == [each["name"] for each in wanted]
+    assert json.dumps([each.configuration for each in found]) == json.dumps([each for _, each in described])
+    assert {each.schedule for each in found} == {Schedule("0 3 * * *", enabled=True)}
+
+
+def test_a_list_is_as_good_as_documents_and_a_schedule_has_a_form() -> None:
+    one = {"name": "a", "kind": "x", "configuration": {}}
+
+    assert [each.name for each in documents(json.dumps([one, one | {"name": "b"}]), place="x")] == ["a", "b"]
+    assert "schedule.corn: is no key" in refused("name: a\nkind: x\nschedule: {corn: 1}\nconfiguration: {}\n")
+    assert "schedule.cron: must be str; got int" in refused(
+        "name: a\nkind: x\nschedule: {cron: 1}\nconfiguration: {}\n"
+    )

@@ -18,7 +18,15 @@ from connectors.secret_text import MASK
 from connectors.spec import SourceSpec
 from tillstream.api.idempotency import ReservedDep
 from tillstream.api.problem import PROBLEMS, Refusal
-from tillstream.api.v1.connector import Configuration, DifferenceShape, NewConnector, StepShape, context_of, trying
+from tillstream.api.v1.connector import (
+    Configuration,
+    DifferenceShape,
+    NewConnector,
+    ScheduleBody,
+    StepShape,
+    context_of,
+    trying,
+)
 from tillstream.api.v1.shape import Body, DryRun, Model
 from tillstream.api.v1.source_type import spec_of
 from tillstream.api.world import World, WorldDep
@@ -28,6 +36,7 @@ from tillstream.control import connector as connectors
 from tillstream.control.connector import Standing
 from tillstream.control.document import Document
 from tillstream.control.edit import Described
+from tillstream.control.schedule import Schedule
 from tillstream.control.secret import Sealed, Unkept
 
 router = APIRouter(prefix="/api/v1", tags=["connectors"], responses=PROBLEMS)
@@ -59,13 +68,23 @@ class Trial(Model):
 
 
 class DescribedBody(Body):
-    """One connector as `connector.yaml` describes it. Without `status`, or with FAILED, it stays as it is."""
+    """
+    One connector as `connector.yaml` describes it. A provider, status or schedule that is not given stays; so does the
+    status with FAILED.
+    """
 
     name: str = Field(min_length=1, max_length=255)
     kind: str = Field(min_length=1, max_length=100)
     configuration: Configuration
     provider: str | None = Field(default=None, max_length=255)
     status: Standing | None = None
+    schedule: ScheduleBody | None = None
+
+    def document(self, place: str) -> Document:
+        """As a file at this place would describe it."""
+        plan = None if self.schedule is None else Schedule(**self.schedule.model_dump())
+        status = None if self.status is None else self.status.wanted
+        return Document(place, self.name, self.kind, self.configuration, self.provider, status, plan)
 
 
 class ApplyBody(Body):
@@ -138,17 +157,7 @@ async def apply_connectors(body: ApplyBody, world: WorldDep, dry_run: DryRun = F
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise Refusal("invalid", f"described twice: {', '.join(twice)}", field="connectors")
-    wanted = [
-        Document(
-            f"connectors.{index}",
-            each.name,
-            each.kind,
-            each.configuration,
-            each.provider,
-            None if each.status is None else each.status.wanted,
-        )
-        for index, each in enumerate(body.connectors)
-    ]
+    wanted = [each.document(f"connectors.{index}") for index, each in enumerate(body.connectors)]
     done = await applying.apply(world.pool, wanted, world.specs, secrets=world.store, dry_run=dry_run)
     return Applied(dry_run=dry_run, connectors=[AppliedShape.of(each) for each in done])
 
