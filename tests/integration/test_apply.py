@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
-import os
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -23,8 +19,8 @@ from connectors.source import CheckStep
 from connectors.spec import ConnectorConfig, SourceSpec
 from schemas.errors import ConfigError, Conflict
 from sinks.pool import Pool, close_pool, open_pool
+from tests.cli_kit import Till, commands, served
 from tests.database import migrated
-from tillstream.cli import main
 from tillstream.cli.exit import ExitStatus
 from tillstream.control import connector as connectors
 from tillstream.control.apply import Applied, Change, apply
@@ -161,38 +157,15 @@ async def test_a_source_that_fails_in_its_own_way_is_a_failed_step(how: str, det
 # --- commands ---
 
 
-class Till:
-    """The commands, within this process: starting Python for each takes seconds on a busy machine."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        self.monkeypatch, self.capsys = monkeypatch, capsys
-
-    def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        self.monkeypatch.setattr(sys, "argv", ["till", *arguments])
-        try:
-            main()
-            status = 0
-        except SystemExit as exc:
-            status = int(exc.code or 0)
-        told = self.capsys.readouterr()
-        return subprocess.CompletedProcess(arguments, status, told.out, told.err)
-
-
 @pytest.fixture
 def till(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, database: str
 ) -> Iterator[Till]:
-    for name in os.environ:
-        if name.startswith("TILL_"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("TILL_POSTGRES_DSN", database)
-    monkeypatch.setenv("TILL_HOME", str(tmp_path / "home"))
-    monkeypatch.chdir(tmp_path)
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield Till(monkeypatch, capsys)
-    root.handlers[:] = handlers
-    root.setLevel(level)
+    """The commands, with an API over an empty database."""
+    home = tmp_path / "home"
+    with served(home, database), commands(monkeypatch, capsys, tmp_path, TILL_HOME=str(home)) as found:
+        monkeypatch.setenv("TILL_POSTGRES_DSN", database)  # `till source check` asks it itself
+        yield found
 
 
 YAML = """
@@ -205,7 +178,6 @@ configuration:
 
 
 def test_commands_apply_check_and_ask_for_runs(till: Till, tmp_path: Path, database: str) -> None:
-    asyncio.run(migrated(database))
     folder = tmp_path / "etc"
     folder.mkdir()
     (folder / "bank.yaml").write_text(YAML)
@@ -252,7 +224,6 @@ def test_commands_apply_check_and_ask_for_runs(till: Till, tmp_path: Path, datab
 
 
 def test_a_secret_that_an_old_configuration_spells_is_shown_nowhere(till: Till, tmp_path: Path, database: str) -> None:
-    asyncio.run(migrated(database))
     resource = {"name": "r", "query": {"from": "{from}", "to": "{to}", "api_key": "canary-1"}}
     api = {
         "api_base_url": "https://x.example",

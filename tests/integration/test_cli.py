@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-from tests.database import migrated
 from tests.services import Kafka
 from tillstream.cli.exit import ExitStatus
 
@@ -49,52 +47,6 @@ def test_a_database_without_our_tables_says_what_to_run(tmp_path: Path, database
     assert done.returncode == ExitStatus.FAILED
     assert "error [sink_misconfigured]" in done.stderr
     assert "`till migrate`" in done.stderr
-
-
-def test_a_connector_is_created_from_a_relative_path_updated_and_deleted(tmp_path: Path, database: str) -> None:
-    asyncio.run(migrated(database))
-    variables = {"TILL_POSTGRES_DSN": database, "TILL_HOME": str(tmp_path / "home")}
-
-    created = till("connector", "create", "bank", "-O", "directory=in", cwd=tmp_path, **variables)
-    shown = json.loads(till("connector", "show", "bank", "-o", "json", **variables).stdout)
-    assert created.returncode == 0
-    assert f"warning: there is no folder {tmp_path / 'in'} here yet" in created.stderr
-    assert shown["configuration"] == {"directory": str(tmp_path / "in")}
-
-    taken = till("connector", "create", "bank", "-O", "directory=/tmp", **variables)
-    assert taken.returncode == ExitStatus.CONFLICT
-    assert "till connector update bank" in taken.stderr
-
-    (tmp_path / "out").mkdir()
-    planned = till("connector", "update", "bank", "-O", "directory=out", "--dry-run", cwd=tmp_path, **variables)
-    assert (planned.returncode, planned.stderr) == (0, "connector bank can be updated\n")
-    wrong = till("connector", "update", "bank", "-O", "colour=red", **variables)
-    assert wrong.returncode == ExitStatus.CONFIG
-    assert "colour is not an option of `directory`; see docs/sources.md" in wrong.stderr
-    assert till("connector", "update", "bank", **variables).returncode == ExitStatus.USAGE
-    for option in ("poll_s=3", "rest_s=0", "rest_s=null", "directory=out"):
-        assert till("connector", "update", "bank", "-O", option, cwd=tmp_path, **variables).returncode == 0
-    mapped = till("connector", "update", "bank", "-O", "timezone=UTC", **variables)
-    assert "read again with `till connector run bank --force`" in mapped.stderr
-    unmapped = till("connector", "update", "bank", "-O", "timezone=null", "-O", "poll_s=3", "--dry-run", **variables)
-    assert "--force" not in unmapped.stderr
-    assert till("connector", "update", "bank", "-O", "timezone=null", **variables).returncode == 0
-    shown = json.loads(till("connector", "show", "bank", "-o", "json", **variables).stdout)
-    assert shown["configuration"] == {"directory": str(tmp_path / "out"), "poll_s": 3}
-    assert {name: shown["options"][name] for name in ("poll_s", "parallel", "records_per_s", "filters")} == {
-        "poll_s": 3.0,
-        "parallel": 4,
-        "records_per_s": 0.0,
-        "filters": [],
-    }
-    told = till("connector", "show", "bank", **variables).stdout.splitlines()
-    assert [line.split()[1:] for line in told if "records_per_s" in line] == [["0.0", "(default)"]]
-
-    assert till("connector", "delete", "bank", "--dry-run", **variables).returncode == 0
-    assert till("connector", "delete", "bank", **variables).returncode == 0
-    assert till("connector", "show", "bank", **variables).returncode == ExitStatus.NOT_FOUND
-    assert till("connector", "delete", "bank", **variables).returncode == ExitStatus.NOT_FOUND
-    assert till("connector", "create", "bank", "-O", "directory=/tmp", **variables).returncode == 0
 
 
 def test_migrate_makes_tables_and_topics_once_and_tells_what_it_did(

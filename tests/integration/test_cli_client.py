@@ -16,8 +16,9 @@ from schemas.errors import NotFound
 from tests.cli_kit import losing
 from tests.integration import api_kit
 from tillstream.cli.address import Address
-from tillstream.cli.client import Client, connector_path, part
+from tillstream.cli.client import Client
 from tillstream.cli.exit import ExitStatus, status_of
+from tillstream.cli.path import connector_path, part
 from tillstream.cli.problem import ApiForeign, ApiProblem, ApiUnavailable
 
 FOLDER = {"kind": "directory", "configuration": {"directory": "/in"}}
@@ -91,9 +92,12 @@ async def test_a_connector_is_found_by_any_name(api: api_kit.Client, name: str) 
     async with client_of(api.url) as client:
         made = await client.post("/connectors", {"name": name, **FOLDER})
 
-        assert (await client.get(await connector_path(client, name)))["id"] == made["id"]
+        assert (await client.get(connector_path(name)))["id"] == made["id"]
+        with pytest.raises(ApiProblem) as missing:
+            await client.get(connector_path(f"{name}/no"))
+        assert missing.value.code == "not_found"
         with pytest.raises(NotFound):
-            await connector_path(client, f"{name}/no")
+            connector_path("")
 
 
 async def test_a_post_whose_answer_is_lost_is_sent_again_and_makes_one(api: api_kit.Client) -> None:

@@ -281,7 +281,8 @@ def test_the_ledger_balances_and_a_replay_finds_no_difference(stack: Stack) -> N
 
 def test_connectors_are_created_paused_and_shown_with_their_health(stack: Stack) -> None:
     planned = stack.json("connector", "create", "other", "-O", "directory=/nowhere/at/all", "--dry-run")
-    assert planned["dry_run"] is True
+    assert planned["name"] == "other"
+    assert "other" not in {each["name"] for each in stack.json("connector", "list")}
     wrong = stack.till("connector", "create", "other", "-O", "poll_s=x", status=ExitStatus.CONFIG)
     assert "missing directory to watch" in wrong.stderr
     assert "poll_s" in wrong.stderr

@@ -194,7 +194,8 @@ async def test_a_table_that_is_missing_shows_in_the_sinks_readiness_with_its_nam
     sink = start("sink", **variables)
     monitor = start("monitor", **variables)
     connector = start("connector", **variables)
-    for each in (sink, monitor, connector):
+    api = start("api", **variables, TILL_HTTP_API_PORT="0")
+    for each in (sink, monitor, connector, api):
         await each.until(lambda found: found.get("ready") is True)
     async with connected(database) as held:
         await held.execute("ALTER TABLE payments RENAME TO payments_away")
@@ -233,6 +234,8 @@ async def test_a_run_of_a_connector_worker_that_was_killed_ends_failed_and_its_s
     await prepare(load(environ=variables).settings)
     start("sink", **variables)
     monitor = start("monitor", **variables, TILL_MONITOR_HEARTBEAT_TIMEOUT_S="3s")
+    api = start("api", **variables, TILL_HTTP_API_PORT="0")
+    await api.until(lambda found: found.get("ready") is True)
     folder = monitor.home / "in"
     folder.mkdir()
     rows = [f"R{n},payin,succeeded,USD,{n + 1}" for n in range(20_000)]

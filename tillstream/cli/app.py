@@ -11,6 +11,7 @@ import typer.main
 from schemas.errors import TillError
 from tillstream.cli import (
     api,
+    apply,
     completion,
     connector,
     contexts,
@@ -57,6 +58,9 @@ for _name, _group in (
     ("completion", completion.group),
 ):
     app.add_typer(_group, name=_name)
+
+
+apply.register(app, connector.group)
 
 
 @app.callback()

@@ -12,17 +12,16 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, TypeVar
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 from uuid import uuid4
 
 import aiohttp
 from yarl import URL
 
-from schemas.errors import NotFound
 from tillstream.cli.address import Address, Find
 from tillstream.cli.event_stream import Event, parsed
 from tillstream.cli.problem import NO_ROUTE, ApiForeign, ApiProblem, ApiUnavailable, problem_of
@@ -119,7 +118,7 @@ class Client:
 
     async def events(
         self, path: str = "/events", params: Parameters | None = None, *, last_event_id: str | None = None
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event]:
         """
         Events as they come, without end; after a lost connection from where it was lost, so that none is missed.
 
@@ -222,27 +221,6 @@ async def using(find: Find, work: Callable[[Client], Awaitable[Result]]) -> Resu
     """What `work` makes of a client that is closed again."""
     async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
         return await work(Client(find, session))
-
-
-def part(text: str) -> str:
-    """A text as one part of a path."""
-    told = quote(text, safe="", errors="replace")
-    return told.replace(".", "%2E") if told in {".", ".."} else told
-
-
-async def connector_path(client: Client, wanted: str) -> str:
-    """
-    The path of a connector by name, id or number. A name with a slash in it is looked up: no path can hold one.
-
-    Raises:
-        NotFound: there is none. As the client's methods.
-    """
-    if "/" not in wanted and wanted:
-        return f"/connectors/{part(wanted)}"
-    async for row in client.pages("/connectors", {"q": wanted}):
-        if row.get("name") == wanted:
-            return f"/connectors/{part(str(row.get('id')))}"
-    raise NotFound(f"there is no connector {wanted!r}", hint="`till connector list` shows all")
 
 
 class _Pauses:

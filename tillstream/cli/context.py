@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shlex
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +43,12 @@ class Flags:
 
 FLAGS = Flags()
 _LOADED: list[Loaded] = []  # of a command that uses servers and starts none: `explained` tells an error of theirs by it
+
+
+def invocation() -> str:
+    """`till` with the flags that say where it works, as a shell takes it: for commands that are told."""
+    given = (("--config", FLAGS.config), ("--home", FLAGS.home), ("--api", FLAGS.api), ("--context", FLAGS.context))
+    return " ".join(["till", *(f"{flag} {shlex.quote(str(value))}" for flag, value in given if value is not None)])
 
 
 def load() -> Loaded:
@@ -128,10 +135,10 @@ async def producer(chosen: Settings) -> AsyncIterator[tuple[Producer, Topics]]:
         yield opened, topics_of(chosen)
 
 
-def run(work: Coroutine[Any, Any, Result]) -> Result:
-    """Run a command's coroutine to its end; Ctrl-C ends it with its own status."""
+def run(work: Coroutine[Any, Any, Result], *, left: str = "interrupted") -> Result:
+    """Run a command's coroutine to its end; Ctrl-C ends it with its own status, and `left` is said."""
     try:
         return asyncio.run(work)
     except KeyboardInterrupt:
-        note("interrupted")
+        note(left)
         raise typer.Exit(ExitStatus.INTERRUPTED) from None

@@ -18,24 +18,30 @@ if TYPE_CHECKING:
     from tillstream.control.document import Document
 
 STDIN = Path("-")
+_SUFFIXES = (".yaml", ".yml", ".json")
 _WATCHES_A_FOLDER = "directory"  # the kind whose key of the same name is a path of this machine
 
 
 def documents_of(files: Sequence[Path]) -> list[Document]:
     """
-    The connectors that these files describe; `-` is standard input.
+    The connectors that these files describe; `-` is standard input, a folder every file of connectors in it, by name.
 
     Raises:
-        ConfigError: a file cannot be read, or what it says cannot be.
+        ConfigError: a file cannot be read, or what it says cannot be; a connector is described twice.
     """
     from dataclasses import replace
 
     from tillstream.control.document import documents
 
     found: list[Document] = []
-    for file in files:
+    for file in (each for given in files for each in _within(given)):
         described = documents(_text(file), place="stdin" if file == STDIN else str(file))
         found += [replace(each, configuration=located(each.configuration, each.kind, file)) for each in described]
+    places: dict[str, str] = {}
+    for each in found:
+        if each.name in places:
+            raise ConfigError(f"{each.place}: name: {each.name!r} is described in {places[each.name]} already")
+        places[each.name] = each.place
     return found
 
 
@@ -75,6 +81,18 @@ def warn_of_absence(configuration: Mapping[str, object], kind: str) -> None:
     folder = configuration.get("directory")
     if kind == _WATCHES_A_FOLDER and isinstance(folder, str) and not Path(folder).is_dir():
         note(f"warning: there is no folder {escaped(folder)} here yet; its files are read once it is there")
+
+
+def _within(given: Path) -> list[Path]:
+    if given == STDIN or not given.is_dir():
+        return [given]
+    try:
+        found = sorted(each for each in given.iterdir() if each.suffix in _SUFFIXES and not each.name.startswith("."))
+    except OSError as exc:
+        raise ConfigError(f"{given}: cannot be listed: {exc.strerror}", hint="name a folder that you may read") from exc
+    if not found:
+        raise ConfigError(f"{given}: holds no {', '.join(f'*{each}' for each in _SUFFIXES)}", hint="name files of it")
+    return found
 
 
 def _text(file: Path) -> str:

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 
-def ask(work: Callable[[Client], Awaitable[Result]]) -> Result:
+def ask(work: Callable[[Client], Awaitable[Result]], *, left: str = "interrupted") -> Result:
     """
-    What `work` makes of the API that is meant.
+    What `work` makes of the API that is meant; `left` is what is said if Ctrl-C ends it.
 
     Raises:
         ApiProblem: it was refused. ApiUnavailable: nobody answers. ApiForeign: something else answers. ConfigError,
@@ -24,4 +24,4 @@ def ask(work: Callable[[Client], Awaitable[Result]]) -> Result:
     """
     from tillstream.cli.client import using
 
-    return context.run(using(address.finder(), work))
+    return context.run(using(address.finder(), work), left=left)

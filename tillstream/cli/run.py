@@ -1,117 +1,205 @@
 """`till run`: executions of connectors."""
-# ruff: noqa: PLC0415  imports wait until a command runs: `till --help` stays fast
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Annotated, Any
 
 import typer
 
-from tillstream.cli import context
-from tillstream.cli.option import LimitOption, OutputOption
+from tillstream.cli import happening, moment, wait
+from tillstream.cli.option import DryRunOption, LimitOption, OutputOption
 from tillstream.cli.output import Output, note, print_data, print_fields, print_table
-
-if TYPE_CHECKING:
-    from tillstream.control.run import RunView
+from tillstream.cli.path import run_path
+from tillstream.cli.remote import ask
+from tillstream.cli.wait import TimeoutOption, WaitOption
 
 group = typer.Typer(help="Executions of connectors, and what became of their records.", no_args_is_help=True)
 
+RunArgument = Annotated[str, typer.Argument(help="The beginning of its id, or its number.")]
 _COUNTS = ("read", "published", "rejected", "filtered", "applied", "duplicate", "dead")
 
 
+class Status(StrEnum):
+    """As `tillstream.control.run.RunStatus`, which is not imported for the help; a test holds them equal."""
+
+    RUNNING = "RUNNING"
+    SUCCESS = "SUCCESS"
+    PARTIAL_SUCCESS = "PARTIAL_SUCCESS"
+    FAILED = "FAILED"
+
+
+class Type(StrEnum):
+    """Seed 003's words."""
+
+    SCHEDULED = "SCHEDULED"
+    MANUAL = "MANUAL"
+    TEST = "TEST"
+    BACKFILL = "BACKFILL"
+
+
 @group.command("list")
-def list_(
-    connector: Annotated[str | None, typer.Option(help="Only runs of this connector.")] = None,
+def list_(  # noqa: PLR0917  Typer reads options from the signature
+    connector: Annotated[str | None, typer.Option(help="Only runs of this connector, also of a deleted one.")] = None,
+    status: Annotated[Status | None, typer.Option(help="Only runs that stand so.", case_sensitive=False)] = None,
+    type_: Annotated[Type | None, typer.Option("--type", help="Only runs of this type.", case_sensitive=False)] = None,
+    since: Annotated[str, typer.Option("--from", help="Begun from then on: ISO 8601 with offset, or a date.")] = "",
+    until: Annotated[str, typer.Option("--to", help="Begun before then.")] = "",
     limit: LimitOption = 30,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """List runs, the newest first."""
-    runs = context.run(_listed(connector, limit))
-    if output is not Output.TABLE:
-        print_data(output, runs)
-        return
-    rows = [
-        (str(each.id)[:8], each.connector, each.type, _status(each), each.started_at, *_counted(each), each.reason)
-        for each in runs
-    ]
-    print_table(("run", "connector", "type", "status", "started", *_COUNTS, "reason"), rows, empty="no runs yet")
+    wanted = {
+        "connector": connector,
+        "status": status,
+        "type": type_,
+        "since": moment.given(since, "--from"),
+        "until": moment.given(until, "--to"),
+    }
+    print_runs(ask(lambda api: api.rows("/runs", wanted, limit=limit)), output)
 
 
 @group.command("show")
-def show(
-    run: Annotated[str, typer.Argument(help="The beginning of its id, or its number.")],
-    output: OutputOption = Output.TABLE,
-) -> None:
+def show(run: RunArgument, output: OutputOption = Output.TABLE) -> None:
     """Show one run."""
-    found = context.run(_found(run))
+    found = ask(lambda api: api.get(run_path(run)))
     if output is not Output.TABLE:
         print_data(output, found)
         return
-    print_fields(
-        [
-            ("run", found.id),
-            ("number", found.number),
-            ("connector", found.connector),
-            ("type", found.type),
-            ("triggered by", found.triggered_by),
-            ("status", _status(found)),
-            ("reason", found.reason),
-            ("note", found.note),
-            ("started", found.started_at),
-            ("completed", found.completed_at),
-            ("seconds", found.duration_s),
-            *zip(_COUNTS, _counted(found), strict=True),
-            ("skipped", found.skipped),
-        ]
-    )
+    days = [str(found.get(name) or "…") for name in ("since", "until")]
+    fields = [
+        ("run", found.get("id")),
+        ("number", found.get("number")),
+        ("connector", found.get("connector")),
+        ("type", found.get("type")),
+        ("triggered by", found.get("triggered_by")),
+        ("status", _status(found)),
+        ("reason", found.get("reason")),
+        ("note", found.get("note")),
+        *([("days", " to ".join(days))] if days != ["…", "…"] else []),
+        ("started", moment.told(found.get("started_at"))),
+        ("completed", moment.told(found.get("completed_at"))),
+        ("seconds", found.get("duration_s")),
+        *((name, found.get(name)) for name in _COUNTS),
+        ("skipped", found.get("skipped")),
+    ]
+    print_fields(fields)
+
+
+@group.command("files")
+def files(run: RunArgument, limit: LimitOption = 200, output: OutputOption = Output.TABLE) -> None:
+    """List the files that the run had in hand last, the newest first, and what became of each."""
+    found = ask(lambda api: api.rows(run_path(run, "/files"), limit=limit))
+    if output is not Output.TABLE:
+        print_data(output, found)
+        return
+    names = ("filename", "state", "cycle_date", "records", "rejected", "size_bytes", "error")
+    rows = [(*(each.get(name) for name in names), moment.told(each.get("updated_at"))) for each in found]
+    columns = ("file", "state", "cycle", "records", "rejected", "bytes", "error", "at")
+    print_table(columns, rows, empty="the run had no file in hand")
+
+
+@group.command("events")
+def events(
+    run: RunArgument,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it happens, until the run ends.")] = False,
+    limit: LimitOption = 200,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """List what happened to the run, in order."""
+    if not follow:
+        happening.print_events(ask(lambda api: api.rows(run_path(run, "/events"), limit=limit)), output)
+        return
+    happening.insist_on_lines(output)
+    ask(lambda api: happening.follow_run(api, run, output), left="left; the run goes on")
 
 
 @group.command("cancel")
-def cancel(
-    run: Annotated[str, typer.Argument(help="The beginning of its id, or its number.")],
-    output: OutputOption = Output.TABLE,
-) -> None:
+def cancel(run: RunArgument, dry_run: DryRunOption = False, output: OutputOption = Output.TABLE) -> None:
     """
     End a run that was asked for: FAILED, cancelled. What was published of it stays.
 
     A worker that reads it stops within seconds; its connector goes on.
     """
-    found, at_once = context.run(_cancelled(run))
+    found = ask(lambda api: api.post(run_path(run, "/cancel"), params={"dry_run": dry_run}))
     if output is not Output.TABLE:
-        print_data(output, {"id": found.id, "ended": at_once})
+        print_data(output, found)
+    elif dry_run:
+        note(f"run {found.get('id')} would be cancelled")
     else:
-        note(f"run {found.id} {'is cancelled' if at_once else 'is being cancelled: its worker ends it within seconds'}")
+        at_once = found.get("completed_at") is not None
+        done = "is cancelled" if at_once else "is being cancelled: its worker ends it within seconds"
+        note(f"run {found.get('id')} {done}")
 
 
-async def _cancelled(wanted: str) -> tuple[RunView, bool]:
-    from tillstream.control import request as requests
-    from tillstream.control import run as runs
-
-    async with context.pool(context.settings()) as pool:
-        found = await runs.find_run(pool, wanted)
-        return found, await requests.cancel(pool, found)
-
-
-async def _listed(connector: str | None, limit: int) -> list[RunView]:
-    from tillstream.control import connector as connectors
-    from tillstream.control import run as runs
-
-    async with context.pool(context.settings()) as pool:
-        wanted = (await connectors.find_ever(pool, connector)).id if connector else None
-        return await runs.list_runs(pool, connector_id=wanted, limit=limit)
+@group.command("retry")
+def retry(
+    run: RunArgument,
+    wait_: WaitOption = False,
+    timeout: TimeoutOption = wait.PATIENCE_S,
+    dry_run: DryRunOption = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Ask for the same once more, of the same days, as a run of its own; with --wait see `till run wait`."""
+    made = ask(lambda api: api.post(run_path(run, "/retry"), params={"dry_run": dry_run}))
+    tell_asked(made, output, wait_s=timeout if wait_ and not dry_run else None, dry_run=dry_run)
 
 
-async def _found(wanted: str) -> RunView:
-    from tillstream.control import run as runs
+@group.command("wait")
+def wait_(run: RunArgument, timeout: TimeoutOption = wait.PATIENCE_S, output: OutputOption = Output.TABLE) -> None:
+    """
+    Wait for a run's end, and exit as it ended: 0 SUCCESS, 8 PARTIAL_SUCCESS, 1 FAILED, 7 not within the timeout.
 
-    async with context.pool(context.settings()) as pool:
-        return await runs.find_run(pool, wanted)
+    How it goes is told meanwhile, with `-o jsonl` a line for each change. Ctrl-C leaves it, and it goes on.
+    """
+    found = ask(lambda api: api.get(run_path(run)))
+    wait.to_its_end(str(found.get("id")), timeout_s=timeout, output=output)
 
 
-def _status(view: RunView) -> str:
-    waits = "awaiting sink" if view.awaiting_sink else "awaiting a worker" if view.waiting else ""
-    return f"{view.status.value} ({waits})" if waits else view.status.value
+# a run as the API tells it
+def tell_asked(made: Mapping[str, Any], output: Output, *, wait_s: float | None, dry_run: bool) -> None:
+    """
+    Tell of a run that was asked for, or with `wait_s` watch it to its end.
+
+    Raises:
+        typer.Exit: it was watched, and did not end SUCCESS. TimedOut: it has not ended in time.
+    """
+    run_id = str(made.get("id"))
+    if wait_s is not None:
+        if output is Output.TABLE:
+            note(f"run {run_id} is asked for")
+        wait.to_its_end(run_id, timeout_s=wait_s, output=output)
+    elif output is not Output.TABLE:
+        print_data(output, made)
+    elif dry_run:
+        note(f"a run of {made.get('connector')} can be asked for: {made.get('type')}")
+    else:
+        note(f"run {run_id} is asked for: `till run show {run_id[:8]}` tells how it goes")
 
 
-def _counted(view: RunView) -> tuple[int, ...]:
-    return tuple(getattr(view, name) for name in _COUNTS)
+# as above
+def print_runs(runs: Sequence[Mapping[str, Any]], output: Output) -> None:
+    """Runs as rows."""
+    if output is not Output.TABLE:
+        print_data(output, runs)
+        return
+    rows = [
+        (
+            str(each.get("id"))[:8],
+            each.get("connector"),
+            each.get("type"),
+            _status(each),
+            moment.told(each.get("started_at")),
+            *(each.get(name) for name in _COUNTS),
+            each.get("reason"),
+        )
+        for each in runs
+    ]
+    print_table(("run", "connector", "type", "status", "started", *_COUNTS, "reason"), rows, empty="no runs yet")
+
+
+# as above
+def _status(run: Mapping[str, Any]) -> str:
+    waits = "awaiting sink" if run.get("awaiting_sink") else "awaiting a worker" if run.get("waiting") else ""
+    return f"{run.get('status')} ({waits})" if waits else str(run.get("status"))

@@ -22,7 +22,7 @@ import yaml
 from schemas import errors
 from schemas.errors import TillError
 from tillstream import config
-from tillstream.cli import context, output
+from tillstream.cli import connector, context, output, run
 from tillstream.cli.app import tree
 from tillstream.cli.deadletter import State
 from tillstream.cli.exit import MEANINGS, ExitStatus, status_of
@@ -31,7 +31,9 @@ from tillstream.cli.stack import Teller
 from tillstream.cli.tree import commands
 from tillstream.cli.worker import WorkerRole
 from tillstream.config import Role
+from tillstream.control.connector import Standing
 from tillstream.control.letter import LetterState
+from tillstream.control.run import RunStatus
 from tillstream.embedded.state import StackState
 
 HELP_TIMES = 5  # what importing Typer and Rich takes; 2.4 measured
@@ -142,6 +144,11 @@ def test_options_of_rows_are_on_what_prints_rows_and_on_nothing_that_changes_som
 
 def test_the_roles_of_the_command_line_are_those_of_the_settings() -> None:
     assert [role.value for role in WorkerRole] == [role.value for role in Role]
+
+
+def test_the_words_of_runs_and_connectors_are_those_that_there_are() -> None:
+    assert [each.value for each in run.Status] == [each.value for each in RunStatus]
+    assert [each.value for each in connector.Status] == [each.value for each in Standing]
 
 
 def test_a_letters_states_are_those_that_there_are() -> None:

@@ -1,0 +1,104 @@
+"""What happened to connectors and runs: as rows, or line by line as it happens."""
+# ruff: noqa: PLC0415  imports wait until a command runs: `till --help` stays fast
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from tillstream.cli import moment
+from tillstream.cli.output import Output, cell, print_data, print_lines, print_table
+from tillstream.cli.path import connector_path, run_path
+
+if TYPE_CHECKING:
+    from tillstream.cli.client import Client
+
+_ENDED = "run.ended"
+
+# an event as the API tells it
+Happening = Mapping[str, Any]
+
+
+def print_events(found: Sequence[Happening], output: Output) -> None:
+    """Events as rows."""
+    if output is not Output.TABLE:
+        print_data(output, found)
+    else:
+        print_table(("at", "event", "connector", "run", "by", "facts"), [_row(each) for each in found], empty="nothing")
+
+
+def insist_on_lines(output: Output) -> None:
+    """
+    See that what goes on without end is told line by line.
+
+    Raises:
+        typer.BadParameter: it would not be.
+    """
+    if output not in {Output.TABLE, Output.JSONL}:
+        raise typer.BadParameter("what goes on is told line by line: table or jsonl", param_hint="--output")
+
+
+async def follow_run(client: Client, wanted: str, output: Output) -> None:
+    """Tell what happened to the run, and go on until it ends."""
+    run = await client.get(run_path(wanted))
+    path, connector, run_id = run_path(str(run["id"]), "/events"), str(run["connector_id"]), run["id"]
+    past = await client.rows(path)
+    for each in past:
+        _tell(each, output)
+    if any(each.get("kind") == _ENDED for each in past) or (not past and run.get("completed_at")):
+        return
+    async for each in _coming(client, connector, past[-1]["id"] if past else None):
+        if each.get("run_id") == run_id:
+            _tell(each, output)
+            if each.get("kind") == _ENDED:
+                return
+
+
+async def follow_connector(client: Client, wanted: str, output: Output, *, limit: int) -> None:
+    """Tell what happened to the connector and its runs, the oldest first, and go on without end."""
+    connector = await client.get(connector_path(wanted))
+    path = connector_path(str(connector["id"]), "/events")
+    past = (await client.rows(path, limit=limit))[::-1]
+    for each in past:
+        _tell(each, output)
+    async for each in _coming(client, str(connector["id"]), past[-1]["id"] if past else None):
+        _tell(each, output)
+
+
+async def _coming(client: Client, connector: str, after: str | None) -> Any:  # an iterator of events
+    async with contextlib.aclosing(client.events(params={"connector": connector}, last_event_id=after)) as events:
+        async for event in events:
+            if not event.alive:
+                yield event.data
+
+
+def _tell(each: Happening, output: Output) -> None:
+    import sys
+
+    if output is Output.JSONL:
+        print_lines([json.dumps(each, ensure_ascii=False)])
+    else:
+        print_lines(["  ".join(told for value in _row(each) if (told := cell(value)))])
+    sys.stdout.flush()
+
+
+def _row(each: Happening) -> tuple[object, ...]:
+    facts = "; ".join(f"{key}: {_plain(value)}" for key, value in each.get("facts", {}).items())
+    run = each.get("run_id")
+    return (
+        moment.told(each.get("at")),
+        each.get("kind"),
+        each.get("connector"),
+        str(run)[:8] if run else "",
+        each.get("actor"),
+        facts,
+    )
+
+
+# any JSON
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
