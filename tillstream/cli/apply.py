@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tillstream.cli import change
+from tillstream.cli import change, complete
 from tillstream.cli.connector_run import FileOption, described_body
 from tillstream.cli.exit import ExitStatus
 from tillstream.cli.file import documents_of, warn_of_absence
@@ -78,7 +78,10 @@ def diff(files: FileOption, output: OutputOption = Output.TABLE) -> None:
 
 
 def export(
-    connectors: Annotated[list[str] | None, typer.Argument(help="Their names, ids or numbers; else all.")] = None,
+    connectors: Annotated[
+        list[str] | None,
+        typer.Argument(help="Their names, ids or numbers; else all.", autocompletion=complete.connectors),
+    ] = None,
     output: DocumentOption = DocumentOutput.YAML,
 ) -> None:
     """

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from tillstream.cli import connector_edit, connector_run, happening, moment, run
+from tillstream.cli import complete, connector_edit, connector_run, happening, run
 from tillstream.cli.exit import ExitStatus
+from tillstream.cli.instant import seconds
 from tillstream.cli.option import LimitOption, OutputOption
 from tillstream.cli.output import Output, note, print_data, print_fields, print_lines, print_table
 from tillstream.cli.path import connector_path
@@ -18,7 +19,7 @@ from tillstream.cli.remote import ask
 
 group = typer.Typer(help="Configured sources.", no_args_is_help=True)
 
-NameArgument = Annotated[str, typer.Argument(help="Its name, id or number.")]
+NameArgument = Annotated[str, typer.Argument(help="Its name, id or number.", autocompletion=complete.connectors)]
 _CAUSE_WIDTH = 60  # characters of a cause in the list
 _MOST_TASKS = 1_000
 _SICK = ("down", "degraded")  # the worst first
@@ -39,7 +40,9 @@ class Status(StrEnum):
 def list_(  # noqa: PLR0917  Typer reads options from the signature
     q: Annotated[str | None, typer.Option("--search", help="Only those with this in their name or provider.")] = None,
     status: Annotated[Status | None, typer.Option(help="Only those that are so.", case_sensitive=False)] = None,
-    kind: Annotated[str | None, typer.Option(help="Only those of this kind of source.")] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="Only those of this kind of source.", autocompletion=complete.kinds)
+    ] = None,
     health: Annotated[str | None, typer.Option(help="Only those that fare so, such as degraded.")] = None,
     limit: LimitOption = 10_000,
     output: OutputOption = Output.TABLE,
@@ -58,7 +61,7 @@ def list_(  # noqa: PLR0917  Typer reads options from the signature
             view.get("health"),
             _short(view.get("cause")),
             view.get("last_run_status"),
-            moment.told(view.get("last_run_at")),
+            seconds(view.get("last_run_at")),
             view.get("total_runs"),
         )
         for view in views
@@ -97,8 +100,8 @@ def show(connector: NameArgument, output: OutputOption = Output.TABLE) -> None:
         ("runs", view.get("total_runs")),
         ("success rate", f"{view.get('success_rate')} %"),
         ("last run", view.get("last_run_status")),
-        ("at", moment.told(view.get("last_run_at"))),
-        ("created", moment.told(view.get("created_at"))),
+        ("at", seconds(view.get("last_run_at"))),
+        ("created", seconds(view.get("created_at"))),
         *([("schedule", f"{plan['cron']} {plan.get('timezone')}")] if plan.get("cron") else []),
         *(_reported(report) if report else [("worker", "none has told of it yet")]),
     ]
@@ -109,7 +112,9 @@ def show(connector: NameArgument, output: OutputOption = Output.TABLE) -> None:
 
 @group.command("health")
 def health(
-    connector: Annotated[str | None, typer.Argument(help="Its name, id or number; else all of them.")] = None,
+    connector: Annotated[
+        str | None, typer.Argument(help="Its name, id or number; else all of them.", autocompletion=complete.connectors)
+    ] = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """
@@ -126,7 +131,7 @@ def health(
     if output is not Output.TABLE:
         print_data(output, [{name: view.get(name) for name in names} for view in views])
     else:
-        rows = [(*(view.get(name) for name in names[:-1]), moment.told(view.get("last_run_at"))) for view in views]
+        rows = [(*(view.get(name) for name in names[:-1]), seconds(view.get("last_run_at"))) for view in views]
         columns = ("connector", "status", "health", "cause", "success %", "last run", "at")
         print_table(columns, rows, empty="no connectors yet")
     if any(view.get("health") in _SICK for view in views):
@@ -172,7 +177,7 @@ def tasks(
         (
             each.get("descriptor"),
             each.get("status"),
-            moment.told(each.get("created_at")),
+            seconds(each.get("created_at")),
             _short(each.get("error")),
             each.get("id"),
         )
@@ -194,7 +199,7 @@ def cursors(connector: NameArgument, limit: LimitOption = 200, output: OutputOpt
             each.get("done"),
             _plain(each.get("cursor")),
             str(each.get("run"))[:8],
-            moment.told(each.get("updated_at")),
+            seconds(each.get("updated_at")),
         )
         for each in found
     ]
@@ -253,7 +258,7 @@ def _made(version: Mapping[str, Any]) -> list[tuple[str, object]]:
     return [
         ("version", version.get("version")),
         ("provider", version.get("provider")),
-        ("made", moment.told(version.get("made_at"))),
+        ("made", seconds(version.get("made_at"))),
         ("by", version.get("made_by")),
     ]
 
@@ -264,8 +269,8 @@ def _reported(report: Mapping[str, Any]) -> list[tuple[str, object]]:
     fields: list[tuple[str, object]] = [
         ("worker", report.get("worker")),
         ("state", report.get("state")),
-        ("told", moment.told(report.get("reported_at"))),
-        ("listed", moment.told(report.get("listed_at"))),
+        ("told", seconds(report.get("reported_at"))),
+        ("listed", seconds(report.get("listed_at"))),
         ("open runs", report.get("open_runs")),
         ("tasks", f"{report.get('active')} at work, {report.get('pending')} pending"),
         ("skipped", skipped),

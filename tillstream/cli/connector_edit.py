@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tillstream.cli import change
+from tillstream.cli import change, complete
 from tillstream.cli.confirm import YesOption, confirm
 from tillstream.cli.file import located, object_of, warn_of_absence
 from tillstream.cli.option import DryRunOption, OutputOption
@@ -22,7 +22,7 @@ from tillstream.cli.remote import ask
 if TYPE_CHECKING:
     from tillstream.cli.client import Answer, Client
 
-NameArgument = Annotated[str, typer.Argument(help="Its name, id or number.")]
+NameArgument = Annotated[str, typer.Argument(help="Its name, id or number.", autocompletion=complete.connectors)]
 ConfigurationOption = Annotated[
     list[str] | None,
     typer.Option("--option", "-O", metavar="KEY=VALUE", help="A key of its configuration; JSON, or text. Repeatable."),
@@ -45,7 +45,7 @@ def register(group: typer.Typer) -> None:
 
 def create(
     name: Annotated[str, typer.Argument(help="A name of your choice; also the provider, unless one is given.")],
-    kind: Annotated[str, typer.Option(help="The kind of source.")] = "directory",
+    kind: Annotated[str, typer.Option(help="The kind of source.", autocompletion=complete.kinds)] = "directory",
     set_: ConfigurationOption = None,
     file: Annotated[Path | None, typer.Option(help="JSON file of its configuration; options win over it.")] = None,
     provider: Annotated[str | None, typer.Option(help="Who moves the money; frozen at the first publish.")] = None,

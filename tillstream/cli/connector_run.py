@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tillstream.cli import complete, wait
 from tillstream.cli import run as runs
-from tillstream.cli import wait
 from tillstream.cli.exit import ExitStatus
 from tillstream.cli.file import documents_of
 from tillstream.cli.option import DryRunOption, OutputOption
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tillstream.cli.client import Client
     from tillstream.control.document import Document
 
-NameArgument = Annotated[str, typer.Argument(help="Its name, id or number.")]
+NameArgument = Annotated[str, typer.Argument(help="Its name, id or number.", autocompletion=complete.connectors)]
 FileOption = Annotated[
     list[Path], typer.Option("--file", "-f", help="`connector.yaml`, a folder of them, or `-` for stdin. Repeatable.")
 ]

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from schemas.errors import ConfigError, Conflict
-from tillstream.cli import address, contextfile
+from tillstream.cli import address, complete, contextfile
 from tillstream.cli.contextfile import Contexts
 from tillstream.cli.option import DryRunOption, OutputOption
 from tillstream.cli.output import Output, note, print_data, print_fields, print_table
@@ -19,6 +19,7 @@ from tillstream.cli.url import checked_url, is_plain
 group = typer.Typer(help="The APIs that commands may ask, by names of one's own.", no_args_is_help=True)
 
 NameArgument = Annotated[str, typer.Argument(help="A name of your choice.")]
+KnownArgument = Annotated[str, typer.Argument(help="Its name.", autocompletion=complete.contexts)]
 
 
 @group.command("list")
@@ -76,7 +77,7 @@ def add(
 
 
 @group.command("use")
-def use(name: NameArgument, dry_run: DryRunOption = False, output: OutputOption = Output.TABLE) -> None:
+def use(name: KnownArgument, dry_run: DryRunOption = False, output: OutputOption = Output.TABLE) -> None:
     """Make a context the current one."""
 
     def change(now: Contexts) -> Contexts:
@@ -87,7 +88,7 @@ def use(name: NameArgument, dry_run: DryRunOption = False, output: OutputOption 
 
 
 @group.command("remove")
-def remove(name: NameArgument, dry_run: DryRunOption = False, output: OutputOption = Output.TABLE) -> None:
+def remove(name: KnownArgument, dry_run: DryRunOption = False, output: OutputOption = Output.TABLE) -> None:
     """Forget a context; if it was the current one there is none then."""
 
     def change(now: Contexts) -> Contexts:

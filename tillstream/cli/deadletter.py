@@ -162,7 +162,7 @@ def show(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Show one dead letter, with its record; as JSON its bytes are base64."""
-    from tillstream.cli.client import part
+    from tillstream.cli.path import part
 
     found = ask(lambda api: api.get(f"/dead-letters/{part(letter)}"))
     value = base64.b64decode(found["value"] or "")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from tillstream.cli import moment
+from tillstream.cli.instant import seconds
 from tillstream.cli.output import Output, cell, print_data, print_lines, print_table
 from tillstream.cli.path import connector_path, run_path
 
@@ -90,7 +90,7 @@ def _row(each: Happening) -> tuple[object, ...]:
     facts = "; ".join(f"{key}: {_plain(value)}" for key, value in each.get("facts", {}).items())
     run = each.get("run_id")
     return (
-        moment.told(each.get("at")),
+        seconds(each.get("at")),
         each.get("kind"),
         each.get("connector"),
         str(run)[:8] if run else "",

@@ -34,7 +34,7 @@ class Wanted:
 
     async def chosen(self, api: Client) -> dict[str, object]:
         """As the API takes it; ids are whole."""
-        from tillstream.cli.client import part
+        from tillstream.cli.path import part
 
         if self.letters:
             found = [(await api.get(f"/dead-letters/{part(each)}"))["id"] for each in self.letters]
@@ -48,7 +48,7 @@ class Wanted:
         Raises:
             typer.BadParameter: nobody gives such a reason. NotFound: there is no such run.
         """
-        from tillstream.cli.client import part
+        from tillstream.cli.path import part
 
         if self.reason is not None:
             await _check_reason(api, self.reason)

@@ -214,7 +214,7 @@ async def _found(api: Client, wanted: str, provider: str | None) -> dict[str, An
     Raises:
         NotFound: there is none. Conflict: several have the reference.
     """
-    from tillstream.cli.client import part
+    from tillstream.cli.path import part
     from tillstream.cli.problem import ApiProblem
 
     try:
@@ -232,7 +232,7 @@ async def _found(api: Client, wanted: str, provider: str | None) -> dict[str, An
 
 
 async def _followed(api: Client, wanted: str, provider: str | None) -> dict[str, Any]:
-    from tillstream.cli.client import part
+    from tillstream.cli.path import part
 
     found = await _found(api, wanted, provider)
     followed: dict[str, Any] = await api.get(f"/payments/{part(found['id'])}/lineage")

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from tillstream.cli import happening, moment, wait
+from tillstream.cli import complete, happening, wait
+from tillstream.cli.instant import instant_of, seconds
 from tillstream.cli.option import DryRunOption, LimitOption, OutputOption
 from tillstream.cli.output import Output, note, print_data, print_fields, print_table
 from tillstream.cli.path import run_path
@@ -17,7 +18,9 @@ from tillstream.cli.wait import TimeoutOption, WaitOption
 
 group = typer.Typer(help="Executions of connectors, and what became of their records.", no_args_is_help=True)
 
-RunArgument = Annotated[str, typer.Argument(help="The beginning of its id, or its number.")]
+RunArgument = Annotated[
+    str, typer.Argument(help="The beginning of its id, or its number.", autocompletion=complete.runs)
+]
 _COUNTS = ("read", "published", "rejected", "filtered", "applied", "duplicate", "dead")
 
 
@@ -41,7 +44,10 @@ class Type(StrEnum):
 
 @group.command("list")
 def list_(  # noqa: PLR0917  Typer reads options from the signature
-    connector: Annotated[str | None, typer.Option(help="Only runs of this connector, also of a deleted one.")] = None,
+    connector: Annotated[
+        str | None,
+        typer.Option(help="Only runs of this connector, also of a deleted one.", autocompletion=complete.connectors),
+    ] = None,
     status: Annotated[Status | None, typer.Option(help="Only runs that stand so.", case_sensitive=False)] = None,
     type_: Annotated[Type | None, typer.Option("--type", help="Only runs of this type.", case_sensitive=False)] = None,
     since: Annotated[str, typer.Option("--from", help="Begun from then on: ISO 8601 with offset, or a date.")] = "",
@@ -54,8 +60,8 @@ def list_(  # noqa: PLR0917  Typer reads options from the signature
         "connector": connector,
         "status": status,
         "type": type_,
-        "since": moment.given(since, "--from"),
-        "until": moment.given(until, "--to"),
+        "since": instant_of(since, "--from"),
+        "until": instant_of(until, "--to"),
     }
     print_runs(ask(lambda api: api.rows("/runs", wanted, limit=limit)), output)
 
@@ -78,8 +84,8 @@ def show(run: RunArgument, output: OutputOption = Output.TABLE) -> None:
         ("reason", found.get("reason")),
         ("note", found.get("note")),
         *([("days", " to ".join(days))] if days != ["…", "…"] else []),
-        ("started", moment.told(found.get("started_at"))),
-        ("completed", moment.told(found.get("completed_at"))),
+        ("started", seconds(found.get("started_at"))),
+        ("completed", seconds(found.get("completed_at"))),
         ("seconds", found.get("duration_s")),
         *((name, found.get(name)) for name in _COUNTS),
         ("skipped", found.get("skipped")),
@@ -95,7 +101,7 @@ def files(run: RunArgument, limit: LimitOption = 200, output: OutputOption = Out
         print_data(output, found)
         return
     names = ("filename", "state", "cycle_date", "records", "rejected", "size_bytes", "error")
-    rows = [(*(each.get(name) for name in names), moment.told(each.get("updated_at"))) for each in found]
+    rows = [(*(each.get(name) for name in names), seconds(each.get("updated_at"))) for each in found]
     columns = ("file", "state", "cycle", "records", "rejected", "bytes", "error", "at")
     print_table(columns, rows, empty="the run had no file in hand")
 
@@ -190,7 +196,7 @@ def print_runs(runs: Sequence[Mapping[str, Any]], output: Output) -> None:
             each.get("connector"),
             each.get("type"),
             _status(each),
-            moment.told(each.get("started_at")),
+            seconds(each.get("started_at")),
             *(each.get(name) for name in _COUNTS),
             each.get("reason"),
         )
