@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from tillstream.api.v1 import (
+    action,
     connector,
     cursor,
     dead_letter,
@@ -24,6 +25,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     source_type.router,
     template.router,
     connector.router,
+    action.router,
     unsaved.router,
     cursor.router,
     version.router,
