@@ -15,6 +15,7 @@ from tillstream.cli import (
     completion,
     connector,
     contexts,
+    cursor,
     deadletter,
     demo,
     info,
@@ -58,6 +59,7 @@ for _name, _group in (
     ("completion", completion.group),
 ):
     app.add_typer(_group, name=_name)
+connector.group.add_typer(cursor.group, name="cursor")
 
 
 apply.register(app, connector.group)

@@ -56,7 +56,7 @@ def create(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Create a connector; a worker starts it within seconds."""
-    configuration = located({**(object_of(file) if file else {}), **_from_options(set_ or [])}, kind)
+    configuration = located({**(object_of(file) if file else {}), **from_options(set_ or [])}, kind)
     body = {"name": name, "kind": kind, "configuration": configuration, "by": user()}
     body |= {"provider": provider} if provider else {}
     body |= {"status": "PAUSED"} if paused else {}
@@ -90,7 +90,7 @@ def update(
     """
     if not set_ and file is None and not any(each is not None for each in (provider, name, cron, timezone)):
         raise typer.BadParameter("nothing to change: name an option, a file or a provider", param_hint="--option")
-    changed, whole = _from_options(set_ or []), object_of(file) if file else None
+    changed, whole = from_options(set_ or []), object_of(file) if file else None
     others = {"provider": provider, "name": name, "schedule": _schedule(cron, timezone)}
     patch = {key: value for key, value in others.items() if value}
 
@@ -185,7 +185,9 @@ def _schedule(cron: str | None, timezone: str | None) -> dict[str, Any]:
     return found if timezone is None else {**found, "timezone": timezone}
 
 
-def _from_options(options: list[str]) -> dict[str, Any]:
+# JSON of any kind
+def from_options(options: list[str]) -> dict[str, Any]:
+    """The keys of `KEY=VALUE`s, whose values are JSON, or text."""
     found: dict[str, Any] = {}
     for each in options:
         key, equals, value = each.partition("=")
