@@ -1,7 +1,8 @@
 """
 `python -m bench`: measure everything in one run, write `bench/latest.json` and `docs/benchmarks.md`.
 
-`--quick` keeps below five minutes and writes the same keys. `--only` measures some contenders and writes nothing.
+`--quick` keeps below five minutes and writes the same keys; what the API answers (`bench/control.py`) stays as it was.
+`--only` measures some contenders and writes nothing; `--only control` writes its figures, a section of their own.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 
-from bench import report
+from bench import control_report, report
 from bench.changes import Changes
 from bench.contest import FULL, QUICK, Contest, Scale
+from bench.control import control
+from bench.fill import Size
 from bench.history import PARTITIONS, messages
 from bench.latency import latency
 from bench.sftp import Downloads, running_downloads
@@ -27,6 +30,7 @@ from bench.watch import UNDISTURBED, Measured, quiet
 from streams.publisher import EventPublisher, Producer
 
 PREFIX = "bench"
+CONTROL = "control"
 FILL = 1_000
 
 TRIES = 2
@@ -107,6 +111,9 @@ async def main() -> None:
     logging.basicConfig(level=logging.WARNING)
     if task := asyncio.current_task():  # SIGINT cancels by itself; either way everything started is stopped
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    if given.only == CONTROL:
+        control_report.write(await control(Size(), patience_s=given.patience))
+        return
     scale = QUICK if given.quick else FULL
     scale = replace(scale, rounds=given.rounds or scale.rounds, events=given.events or scale.events)
     only = {name for name in given.only.split(",") if name}
@@ -121,8 +128,10 @@ async def main() -> None:
             print(f"{name:16s} {report.median(rounds):9.0f}")
     else:
         run = report.Run(found, *taken, event_bytes, scale.events, given.quick, load_before, seconds)
-        report.write(run)
-        print(report.page(run))
+        report.write(run, kept=control_report.kept(report.PAGE.read_text()))
+        if not given.quick:
+            control_report.write(await control(Size(), patience_s=given.patience))
+        print(report.PAGE.read_text())
     print(f"{seconds:.0f} s")
 
 

@@ -104,10 +104,10 @@ def median(rounds: Sequence[Measured]) -> float:
     return statistics.median(each.per_second for each in rounds)
 
 
-def write(run: Run) -> None:
-    """Both files."""
+def write(run: Run, *, kept: str = "") -> None:
+    """Both files; `kept` is what the page says of another run."""
     JSON.write_text(json.dumps(_json(run), indent=2) + "\n")
-    PAGE.write_text(page(run))
+    PAGE.write_text(page(run) + kept)
 
 
 def _json(run: Run) -> dict[str, object]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,13 +78,17 @@ class Stack:
 
 
 @contextlib.asynccontextmanager
-async def running_stack(parent: Path | None = None) -> AsyncIterator[Stack]:
-    """Start both, make the database that others are copies of; stop and delete everything afterwards."""
+async def running_stack(parent: Path | None = None, settings: Mapping[str, str] | None = None) -> AsyncIterator[Stack]:
+    """
+    Start both, make the database that others are copies of; stop and delete everything afterwards.
+
+    `settings` are further ones of the database server.
+    """
     home = Path(tempfile.mkdtemp(prefix="till-bench-", dir=parent))
     home.chmod(0o711)  # as root, PostgreSQL runs under another user
     kafka = EmbeddedKafka(home / "kafka", options=KafkaOptions(heap_mib=512))
     # Commit times of rows are what latency is measured by.
-    postgres = EmbeddedPostgres(home / "postgres", settings={"track_commit_timestamp": "on"})
+    postgres = EmbeddedPostgres(home / "postgres", settings={"track_commit_timestamp": "on", **(settings or {})})
     async with contextlib.AsyncExitStack() as exits:
         exits.callback(shutil.rmtree, home, ignore_errors=True)
         for service in (kafka, postgres):

@@ -65,7 +65,7 @@ async def watch(
         ContenderFailed: it crashed. TimeoutError: nothing moves.
     """
     first = await _wait_until_warm(count, contenders, total, is_warm)
-    started_at, started_cpu, machine = time.perf_counter(), _cpu_s(contenders, services), _machine_s()
+    started_at, started_cpu, machine = time.perf_counter(), _cpu_s(contenders, services), machine_s()
     reached, moved_at = first, started_at
     while True:
         await asyncio.sleep(LOOK_S)
@@ -81,7 +81,7 @@ async def watch(
         if at - moved_at > PATIENCE_S:
             raise TimeoutError(f"{contenders[0].name} stands still at {now} of {total}")
     used = {name: seconds - started_cpu[name] for name, seconds in _cpu_s(contenders, services).items()}
-    busy_s, all_s = (after - before for after, before in zip(_machine_s(), machine, strict=True))
+    busy_s, all_s = (after - before for after, before in zip(machine_s(), machine, strict=True))
     events, seconds = reached - first, moved_at - started_at
     return Measured(
         per_second=events / seconds,
@@ -119,9 +119,9 @@ async def quiet(services: Services, *, within_s: float) -> None:
     """Wait until others leave the machine alone for a moment, `within_s` seconds at most."""
     deadline = time.perf_counter() + within_s
     while time.perf_counter() < deadline:
-        ours, machine = sum(services.cpu_s().values()), _machine_s()
+        ours, machine = sum(services.cpu_s().values()), machine_s()
         await asyncio.sleep(QUIET_S)
-        busy_s, all_s = (after - before for after, before in zip(_machine_s(), machine, strict=True))
+        busy_s, all_s = (after - before for after, before in zip(machine_s(), machine, strict=True))
         if (busy_s - sum(services.cpu_s().values()) + ours) / all_s < UNDISTURBED:
             return
 
@@ -135,7 +135,8 @@ def _cpu_s(contenders: Sequence[Contender], services: Services) -> dict[str, flo
     }
 
 
-def _machine_s() -> tuple[float, float]:
+def machine_s() -> tuple[float, float]:
+    """CPU seconds that everybody has used so far, and all that there were."""
     times = psutil.cpu_times()
     idle = times.idle + getattr(times, "iowait", 0.0)
     return sum(times[: len(times._fields) - 2]) - idle, sum(times[: len(times._fields) - 2])
