@@ -126,7 +126,8 @@ async def test_an_edit_that_was_written_by_one_who_died_is_told_and_not_written_
     await taken_over(pool, state, view, "two")
 
     assert len(state.memory.saved) == saved
-    assert (await found(pool, asked)).worker == "two"
+    told = await found(pool, asked)
+    assert (told.status, told.worker) == (cursor_edit.APPLIED, "two")
 
 
 async def test_an_edit_that_the_state_lost_with_its_last_writes_is_written_again(

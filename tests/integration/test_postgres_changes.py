@@ -13,7 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from connectors.changes import lsn, pace
+from connectors.changes.cursor import StreamCursor
 from connectors.changes.place import Place
+from connectors.cursor import Direction
 from connectors.health import State
 from connectors.source import Batch
 from connectors.testing import Memory, eventually, run_through, running
@@ -73,6 +75,38 @@ async def test_a_lower_id_that_commits_later_is_delivered(followed: SourceDataba
     after = await read(subject, before[-1].cursor)
 
     assert (references(before), references(after)) == (["higher"], ["lower"])
+    await subject.close()
+
+
+async def test_a_cursor_that_an_operator_reset_copies_the_tables_anew_and_goes_on(followed: SourceDatabase) -> None:
+    await followed.owner.execute(PAY, "first", 1)
+    subject = followed.source()
+    before = await read(subject)
+    await read(subject, before[-1].cursor)  # the slot may be let go of up to there
+    await subject.close()
+    await followed.owner.execute(PAY, "second", 2)
+
+    again = followed.source()
+    anew = await read(again)
+
+    assert set(references(anew)) == {"first", "second"}
+    await followed.owner.execute(PAY, "third", 3)
+    assert references(await read(again, anew[-1].cursor)) == ["third"]
+    await again.close()
+
+
+async def test_a_cursor_that_an_operator_set_ahead_passes_over_what_was_committed_before_it(
+    followed: SourceDatabase,
+) -> None:
+    subject = followed.source(**NEVER)
+    before = await read(subject)
+    await followed.owner.execute(PAY, "passed over", 1)
+    here = await followed.owner.fetchval("SELECT pg_current_wal_flush_lsn()::text")
+    await followed.owner.execute(PAY, "read", 2)
+    ahead = StreamCursor.model_validate({**before[-1].cursor, "done": here})
+
+    assert ahead.direction(before[-1].cursor) is Direction.AHEAD
+    assert references(await read(subject, ahead.model_dump(exclude_unset=True))) == ["read"]
     await subject.close()
 
 

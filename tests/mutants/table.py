@@ -511,7 +511,7 @@ MUTANTS = (
         (EDITS + "test_an_edit_empties_what_was_out_of_a_batch_and_keeps_what_the_object_is",),
     ),
     Mutant(
-        "an edit that was written by one who died is written again",
+        "an edit that was written by one who died is refused",
         "tillstream/control/takeover.py",
         'if there.edit is not None and there.edit.id == row["id"]:',
         "if False:",
