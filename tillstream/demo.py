@@ -28,11 +28,11 @@ from schemas.errors import ConfigError, TillError, TimedOut
 from schemas.letter import DeadLetter
 from sinks.ledger import Finding
 from sinks.pool import Pool, close_pool, open_pool
-from sinks.read import PaymentDetail
+from sinks.read import PaymentDetail, list_payments
 from tillstream import stack
 from tillstream.config import Loaded, Settings
 from tillstream.control import connector as connectors
-from tillstream.control import ledger, letter, payment, run, worker
+from tillstream.control import ledger, letter, run, worker
 from tillstream.control.apply import apply
 from tillstream.control.document import documents
 from tillstream.embedded.home import Home
@@ -411,7 +411,7 @@ def _providers(stage: _Stage) -> dict[str, str]:
 
 async def _first_payment(stage: _Stage, seen: asyncio.Event) -> None:
     while stage.first_payment_s is None:
-        page = await payment.list_payments(stage.pool, provider=stage.name, limit=1)
+        page = await list_payments(stage.pool, provider=stage.name, limit=1)
         if page.payments:
             stage.first_payment_s = round(time.monotonic() - stage.started_s, 2)
             seen.set()
@@ -440,7 +440,7 @@ async def _payments(stage: _Stage, provider: str) -> list[PaymentDetail]:
     found: list[PaymentDetail] = []
     after: str | None = None
     while True:
-        page = await payment.list_payments(stage.pool, provider=provider, limit=500, after=after)
+        page = await list_payments(stage.pool, provider=provider, limit=500, after=after)
         found += page.payments
         after = page.next
         if after is None:

@@ -216,7 +216,7 @@ def test_commands_apply_check_and_ask_for_runs(till: Till, tmp_path: Path, datab
     cancelled = till("run", "cancel", asked["id"][:8])
     assert (cancelled.returncode, "is cancelled" in cancelled.stderr) == (0, True)
     assert till("run", "cancel", asked["id"][:8]).returncode == ExitStatus.CONFLICT
-    assert till("connector", "tasks", "bank", "-o", "json").stdout.strip() == "[]"
+    assert json.loads(till("connector", "tasks", "bank", "-o", "json").stdout) == {"data": [], "next": None}
     paused = till("connector", "pause", "bank", "-o", "json")
     assert json.loads(paused.stdout)["status"] == "PAUSED"
     refused = till("connector", "run", "bank")

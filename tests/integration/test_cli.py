@@ -6,8 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.services import Kafka
 from tillstream.cli.exit import ExitStatus
+from tillstream.cli.output import Output
 
 
 def till(*arguments: str, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -72,12 +75,13 @@ def test_migrate_makes_tables_and_topics_once_and_tells_what_it_did(
     assert "nothing to do" in second.stderr
 
 
-def test_a_table_for_somebody_who_reads_no_further_ends_in_silence(tmp_path: Path) -> None:
+@pytest.mark.parametrize("output", list(Output))
+def test_what_is_printed_for_somebody_who_reads_no_further_ends_in_silence(tmp_path: Path, output: Output) -> None:
     reads, writes = os.pipe()
     os.close(reads)
 
     done = subprocess.run(
-        [sys.executable, "-m", "tillstream", "source", "list"],
+        [sys.executable, "-m", "tillstream", "source", "list", "-o", output.value],
         stdout=writes, stderr=subprocess.PIPE, text=True, timeout=60, check=False,
         env={**os.environ, "TILL_HOME": str(tmp_path)},
     )  # fmt: skip

@@ -97,10 +97,10 @@ def test_connectors_are_listed_by_what_they_are_and_how_they_fare(till: Till, da
         assert till("connector", "create", name, "-O", "directory=/in").returncode == 0
     assert till("connector", "pause", "two", "--note", "the bank moves").returncode == 0
 
-    assert [each["name"] for each in till.json("connector", "list")] == ["a/b [x]", "one", "two"]
-    assert [each["name"] for each in till.json("connector", "list", "--status", "paused")] == ["two"]
-    assert [each["name"] for each in till.json("connector", "list", "--search", "[x]")] == ["a/b [x]"]
-    assert [each["name"] for each in till.json("connector", "list", "--limit", "1")] == ["a/b [x]"]
+    assert [each["name"] for each in till.json("connector", "list")["data"]] == ["a/b [x]", "one", "two"]
+    assert [each["name"] for each in till.json("connector", "list", "--status", "paused")["data"]] == ["two"]
+    assert [each["name"] for each in till.json("connector", "list", "--search", "[x]")["data"]] == ["a/b [x]"]
+    assert [each["name"] for each in till.json("connector", "list", "--limit", "1")["data"]] == ["a/b [x]"]
     assert till("connector", "list", "--kind", "sftp").stderr == "no connectors match\n"
     assert till.json("connector", "show", "a/b [x]")["name"] == "a/b [x]"
     shown = till("connector", "show", "two").stdout
@@ -117,7 +117,7 @@ def test_connectors_are_listed_by_what_they_are_and_how_they_fare(till: Till, da
     )
     sick = till("connector", "health", "-o", "json")
     assert sick.returncode == ExitStatus.FAILED
-    assert json.loads(sick.stdout)[0]["name"] == "one"
+    assert json.loads(sick.stdout)["data"][0]["name"] == "one"
     assert till("connector", "health", "two").returncode == 0
 
 
@@ -126,14 +126,14 @@ def test_its_past_is_told(till: Till) -> None:
     till("connector", "update", "bank", "-O", "poll_s=5")
     till("connector", "update", "bank", "-O", "poll_s=7", "--cron", "0 3 * * *", "--timezone", "UTC", "--name", "axis")
 
-    assert [each["version"] for each in till.json("connector", "versions", "axis")] == [3, 2, 1]
+    assert [each["version"] for each in till.json("connector", "versions", "axis")["data"]] == [3, 2, 1]
     assert till.json("connector", "versions", "axis", "2")["configuration"]["poll_s"] == 5
     assert "poll_s" in till("connector", "versions", "axis", "2").stdout
     assert till("connector", "diff", "axis").stdout == "~ configuration.poll_s: 5 -> 7\n"
     assert till("connector", "diff", "axis", "1").stdout == "+ configuration.poll_s: 7\n"
     assert till("connector", "diff", "axis", "2", "2").stderr == "nothing is other than it was\n"
     assert till("connector", "diff", "axis", "9").returncode == ExitStatus.NOT_FOUND
-    kinds = [each["kind"] for each in till.json("connector", "events", "axis")]
+    kinds = [each["kind"] for each in till.json("connector", "events", "axis")["data"]]
     assert kinds[-1] == "connector.created"
     assert {"connector.configured", "connector.renamed", "connector.scheduled"} <= set(kinds)
     assert till("connector", "events", "axis", "--follow", "-o", "json").returncode == ExitStatus.USAGE
@@ -141,7 +141,7 @@ def test_its_past_is_told(till: Till) -> None:
     assert till("connector", "update", "axis", "--cron", "").returncode == 0
     assert till.json("connector", "show", "axis")["schedule"] == {"cron": None, "timezone": "UTC", "enabled": False}
     for nothing in ("tasks", "cursors", "history"):
-        assert till.json("connector", nothing, "axis") == []
+        assert till.json("connector", nothing, "axis")["data"] == []
         assert till("connector", nothing, "axis").stderr
 
 
@@ -166,13 +166,13 @@ def test_a_source_is_tried_judged_and_tried_unsaved(till: Till, tmp_path: Path) 
     failed = till("connector", "test", "good")
     assert failed.returncode == ExitStatus.FAILED
     assert "failed" in failed.stdout
-    assert [each["type"] for each in till.json("connector", "history", "good")] == ["TEST", "TEST"]
-    assert [each["type"] for each in till.json("run", "list", "--type", "test", "--limit", "1")] == ["TEST"]
+    assert [each["type"] for each in till.json("connector", "history", "good")["data"]] == ["TEST", "TEST"]
+    assert [each["type"] for each in till.json("run", "list", "--type", "test", "--limit", "1")["data"]] == ["TEST"]
 
 
 def test_a_dry_run_of_any_change_changes_nothing(till: Till, database: str) -> None:
     assert till("connector", "create", "bank", "-O", "directory=/in", "--dry-run").returncode == 0
-    assert till.json("connector", "list") == []
+    assert till.json("connector", "list")["data"] == []
     till("connector", "create", "bank", "-O", "directory=/in")
     asked = till.json("connector", "run", "bank")
     before = till.json("connector", "show", "bank")
@@ -187,13 +187,13 @@ def test_a_dry_run_of_any_change_changes_nothing(till: Till, database: str) -> N
     assert till("run", "cancel", asked["id"], "--dry-run").stderr == f"run {asked['id']} would be cancelled\n"
 
     assert till.json("connector", "show", "bank") == before
-    assert [each["id"] for each in till.json("run", "list")] == [asked["id"]]
+    assert [each["id"] for each in till.json("run", "list")["data"]] == [asked["id"]]
     assert till.json("run", "show", asked["id"])["cancelled"] is False
     ended(database, asked["id"], RunStatus.FAILED, "rest")
     assert till("run", "retry", asked["id"], "--dry-run").stderr == "a run of bank can be asked for: MANUAL\n"
-    assert len(till.json("run", "list")) == 1
+    assert len(till.json("run", "list")["data"]) == 1
     again = till.json("run", "retry", asked["id"])
-    assert {each["id"] for each in till.json("run", "list")} == {asked["id"], again["id"]}
+    assert {each["id"] for each in till.json("run", "list")["data"]} == {asked["id"], again["id"]}
 
 
 def test_runs_are_listed_by_what_they_are_and_end_with_their_status(till: Till, database: str) -> None:
@@ -208,12 +208,12 @@ def test_runs_are_listed_by_what_they_are_and_end_with_their_status(till: Till, 
     told = till("run", "wait", three).stderr
     assert "\x1b" not in told
     assert "the disk\\x1b[2J is full" in told
-    assert [each["id"] for each in till.json("run", "list", "--status", "success")] == [one]
-    assert till.json("run", "list", "--from", "2999-01-01") == []
-    assert len(till.json("run", "list", "--to", "2999-01-01T00:00:00+05:30")) == 3
+    assert [each["id"] for each in till.json("run", "list", "--status", "success")["data"]] == [one]
+    assert till.json("run", "list", "--from", "2999-01-01")["data"] == []
+    assert len(till.json("run", "list", "--to", "2999-01-01T00:00:00+05:30")["data"]) == 3
     assert till("run", "list", "--from", "yesterday").returncode == ExitStatus.USAGE
-    assert till.json("run", "files", one) == []
-    kinds = [each["kind"] for each in till.json("run", "events", one)]
+    assert till.json("run", "files", one)["data"] == []
+    kinds = [each["kind"] for each in till.json("run", "events", one)["data"]]
     assert (kinds[0], kinds[-1]) == ("run.opened", "run.ended")
     followed = till("run", "events", one, "--follow", "-o", "jsonl")
     assert [json.loads(line)["kind"] for line in followed.stdout.splitlines()] == kinds
@@ -253,7 +253,7 @@ def test_what_is_exported_is_applied_again_without_a_change(till: Till, tmp_path
         assert made.returncode == 0, made.stderr
     till("connector", "update", "plain", "--cron", "*/5 * * * *", "--timezone", "UTC")
     till("connector", "pause", "1e5")
-    before = till.json("connector", "list")
+    before = till.json("connector", "list")["data"]
 
     for form in ("yaml", "json"):
         exported = till("export", "-o", form)
@@ -262,7 +262,7 @@ def test_what_is_exported_is_applied_again_without_a_change(till: Till, tmp_path
         assert (differs.returncode, differs.stdout, differs.stderr) == (0, "", "all is as described\n")
         applied = till.json("apply", "-f", "-", stdin=exported.stdout)
         assert {each["change"] for each in applied["connectors"]} == {"unchanged"}
-    assert till.json("connector", "list") == before
+    assert till.json("connector", "list")["data"] == before
     exported = till("export", "plain")
     one = yaml.safe_load(exported.stdout)
     assert one["schedule"] == {"cron": "*/5 * * * *", "timezone": "UTC", "enabled": True}
@@ -308,7 +308,7 @@ def test_a_folder_of_files_is_applied_and_what_is_wrong_has_the_place_of_its_fil
     planned = till("diff", "-f", str(folder))
     assert planned.returncode == ExitStatus.FAILED
     assert planned.stdout.count("would be created") == 3
-    assert till.json("connector", "list") == []
+    assert till.json("connector", "list")["data"] == []
     applied = till("apply", "-f", str(folder))
     assert [line for line in applied.stdout.splitlines() if not line.startswith(" ")] == [
         "connector a created", "connector c created", "connector b created",

@@ -36,12 +36,27 @@ from tests.integration.test_discard import a_letter, copies
 from tests.integration.test_replay import message
 from tests.model.history import PLACE, record
 from tests.services import Kafka
-from tillstream.api.v1 import dead_letter, lag, ledger, payment, replay
+from tillstream.api.v1 import (
+    action,
+    activity,
+    connector,
+    cursor,
+    dead_letter,
+    lag,
+    ledger,
+    payment,
+    replay,
+    run,
+    version,
+)
+from tillstream.cli.connector import CONNECTORS, CURSORS, TASKS, VERSIONS
 from tillstream.cli.deadletter import GROUPS, LETTERS, WHOLE
 from tillstream.cli.exit import ExitStatus
+from tillstream.cli.happening import EVENTS as EVENTS_OF_RUNS
 from tillstream.cli.ledger import FINDINGS
 from tillstream.cli.payment import EVENTS, PAYMENTS
 from tillstream.cli.replay import REPLAYS
+from tillstream.cli.run import FILES, RUNS
 from tillstream.cli.topic import LAG
 
 
@@ -121,6 +136,13 @@ def put(database: str, *letters: DeadLetter) -> None:
         (replay.ReplayShape, REPLAYS.fields),
         (lag.PartitionLagShape, LAG.fields),
         (ledger.FindingShape, FINDINGS.fields),
+        (activity.ActivityShape, EVENTS_OF_RUNS.fields),
+        (run.RunShape, RUNS.fields),
+        (run.FileShape, FILES.fields),
+        (connector.ConnectorShape, CONNECTORS.fields),
+        (action.TaskShape, TASKS.fields),
+        (cursor.CursorShape, CURSORS.fields),
+        (version.VersionShape, VERSIONS.fields),
     ],
 )
 def test_the_columns_of_csv_are_the_fields_of_the_apis_models(model: type[BaseModel], fields: tuple[str, ...]) -> None:
@@ -373,6 +395,10 @@ def lag_of(till: Till) -> dict[str, Any]:
 def test_a_ledger_without_findings_balances_and_an_api_without_a_broker_has_no_lag_to_tell(
     till: Till,
 ) -> None:
-    assert till.json("ledger", "verify", "--wait", "5") == {"balanced": True, "wrong": False, "findings": []}
-    assert till("ledger", "verify").stderr == "the ledger balances\n"
+    nothing = till("ledger", "show")
+    assert (nothing.returncode, "nobody has verified" in nothing.stderr) == (ExitStatus.PARTIAL, True)
+    verified = till.json("ledger", "verify", "--wait", "5")
+    assert (verified["balanced"], verified["wrong"], verified["findings"]) == (True, False, [])
+    assert till.json("ledger", "show") == verified
+    assert till("ledger", "verify").stderr.startswith("the ledger balances, as of 20")
     assert till("ledger", "verify", "-o", "jsonl").stdout == ""

@@ -234,7 +234,7 @@ def test_a_payment_is_shown_with_its_adjustments_and_the_file_and_line_of_each_e
 
 
 def test_runs_are_listed_and_shown(stack: Stack) -> None:
-    runs = stack.json("run", "list", "--connector", "demo", "--limit", "100")
+    runs = stack.json("run", "list", "--connector", "demo", "--limit", "100")["data"]
 
     assert {each["status"] for each in runs} == {"SUCCESS", "PARTIAL_SUCCESS"}
     for key in ("read", "published", "rejected", "applied", "duplicate", "dead"):
@@ -267,7 +267,8 @@ def test_a_letter_that_never_was_an_event_is_refused_for_redrive_with_what_to_do
 
 
 def test_the_ledger_balances_and_a_replay_finds_no_difference(stack: Stack) -> None:
-    assert stack.json("ledger", "verify", "--wait", "30") == {"balanced": True, "wrong": False, "findings": []}
+    verified = stack.json("ledger", "verify", "--wait", "30")
+    assert (verified["balanced"], verified["wrong"], verified["findings"]) == (True, False, [])
 
     replayed = stack.json(*REPLAY)["report"]
 
@@ -282,7 +283,7 @@ def test_the_ledger_balances_and_a_replay_finds_no_difference(stack: Stack) -> N
 def test_connectors_are_created_paused_and_shown_with_their_health(stack: Stack) -> None:
     planned = stack.json("connector", "create", "other", "-O", "directory=/nowhere/at/all", "--dry-run")
     assert planned["name"] == "other"
-    assert "other" not in {each["name"] for each in stack.json("connector", "list")}
+    assert "other" not in {each["name"] for each in stack.json("connector", "list")["data"]}
     wrong = stack.till("connector", "create", "other", "-O", "poll_s=x", status=ExitStatus.CONFIG)
     assert "missing directory to watch" in wrong.stderr
     assert "poll_s" in wrong.stderr
@@ -300,7 +301,7 @@ def test_connectors_are_created_paused_and_shown_with_their_health(stack: Stack)
     while (view := stack.json("connector", "show", "other"))["health"] != "paused":
         assert time.monotonic() < until, view
         time.sleep(0.3)
-    assert {each["name"] for each in stack.json("connector", "list")} >= {"demo", "other"}
+    assert {each["name"] for each in stack.json("connector", "list")["data"]} >= {"demo", "other"}
 
 
 def test_lag_is_zero_and_every_group_is_there(stack: Stack) -> None:
@@ -384,10 +385,10 @@ def test_a_second_demonstration_uses_the_running_stack_and_leaves_it_up(stack: S
     assert "stopping\n" not in done.stderr
     assert "the stack goes on" in done.stderr
     assert "ready: Kafka" in stack.notes.read_text()
-    assert not [each["name"] for each in stack.json("connector", "list") if each["name"].startswith("demo-2")]
+    assert not [each["name"] for each in stack.json("connector", "list")["data"] if each["name"].startswith("demo-2")]
     assert asyncio.run(fetch(stack.home, "SELECT slot_name FROM pg_replication_slots")) == ["demo_shop"]
     assert processes_of(stack.home / "demo" / "demo-2") == []
-    assert stack.json("run", "list", "--connector", "demo-2")
+    assert stack.json("run", "list", "--connector", "demo-2")["data"]
     assert stack.json("status")["ready"] is True
     assert stack.process.poll() is None
 
@@ -410,7 +411,7 @@ def test_a_killed_bank_and_a_killed_gateway_are_back_and_nothing_of_theirs_is_lo
 
     for provider, references in known.items():
         until(lambda: stack.references(provider) > references, seconds=90)  # noqa: B023
-    health = {each["name"]: each["health"] for each in stack.json("connector", "list")}
+    health = {each["name"]: each["health"] for each in stack.json("connector", "list")["data"]}
     until(lambda: {stack.json("connector", "show", name)["health"] for name in PARTNERS} == {"healthy"}, seconds=60)
 
     rows = {line.split(",")[0] for file in files for line in file.read_text().splitlines()[1:]}
@@ -434,7 +435,7 @@ def test_a_record_that_the_database_refuses_dies_alone_and_is_redriven_once_the_
 
     (letter,) = until(lambda: stack.json("deadletter", "list", "--connector", "francs", "--stage", "sink")["data"])
     (run,) = until(
-        lambda: [each for each in stack.json("run", "list", "--connector", "francs") if each["completed_at"]]
+        lambda: [each for each in stack.json("run", "list", "--connector", "francs")["data"] if each["completed_at"]]
     )
     assert (letter["reason"], letter["sqlstate"]) == ("sink_refused", "23514")
     assert (run["status"], run["applied"], run["dead"]) == ("PARTIAL_SUCCESS", 2, 1)
@@ -538,7 +539,7 @@ def test_ctrl_c_stops_everything_and_the_data_is_there_when_the_stack_is_up_agai
         assert len(stack.references("demo")) == FOLDER["payments"]
         assert len(stack.references("demo-bank")) > SOURCES["sftp"]["payments"]
         # partners ended with their demonstration: nothing is left that would look for them, or hold the log back
-        assert not {each["name"] for each in stack.json("connector", "list")} & set(PARTNERS)
+        assert not {each["name"] for each in stack.json("connector", "list")["data"]} & set(PARTNERS)
         assert asyncio.run(fetch(stack.home, "SELECT slot_name FROM pg_replication_slots")) == []
         assert [file for file in (stack.home / "secrets").rglob("*") if file.is_file()] == []
         assert stack.json("ledger", "verify", "--wait", "30")["balanced"] is True

@@ -12,6 +12,7 @@ from schemas.errors import TillError
 from tillstream.cli import (
     api,
     apply,
+    complete,
     completion,
     connector,
     contexts,
@@ -76,7 +77,10 @@ def options(  # noqa: PLR0917  Typer reads options from the signature
         typer.Option("--api", metavar="URL", help="The API to ask; else the context's, or the home's."),
     ] = None,
     context: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The context whose API to ask: see `till context`.")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="The context whose API to ask: see `till context`.", autocompletion=complete.contexts
+        ),
     ] = None,
     set_: Annotated[
         list[str] | None,

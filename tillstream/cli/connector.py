@@ -12,10 +12,11 @@ import typer
 from tillstream.cli import complete, connector_edit, connector_run, happening, run
 from tillstream.cli.exit import ExitStatus
 from tillstream.cli.instant import seconds
-from tillstream.cli.option import LimitOption, OutputOption
+from tillstream.cli.option import AfterOption, LimitOption, OutputOption
 from tillstream.cli.output import Output, note, print_data, print_fields, print_lines, print_table
 from tillstream.cli.path import connector_path
 from tillstream.cli.remote import ask
+from tillstream.cli.rows import Columns, Listing, list_rows, page_of
 
 group = typer.Typer(help="Configured sources.", no_args_is_help=True)
 
@@ -26,6 +27,57 @@ _SICK = ("down", "degraded")  # the worst first
 
 # a connector as the API tells it
 View = Mapping[str, Any]
+
+
+CONNECTORS = Columns(
+    {
+        "connector": "name",
+        "kind": "kind",
+        "status": "status",
+        "health": "health",
+        "cause": lambda view: _short(view.get("cause")),
+        "last run": "last_run_status",
+        "at": lambda view: seconds(view.get("last_run_at")),
+        "runs": "total_runs",
+    },
+    (
+        *("id", "number", "name", "kind", "provider", "provider_frozen", "status", "configuration", "health", "cause"),
+        *("version", "success_rate", "total_runs", "last_run_at", "last_run_status", "created_at", "updated_at"),
+        *("schedule", "revision", "type", "source_entity", "pause_note", "report"),
+    ),
+)
+TASKS = Columns(
+    {
+        "task": "descriptor",
+        "status": "status",
+        "since": lambda task: seconds(task.get("created_at")),
+        "error": lambda task: _short(task.get("error")),
+        "id": "id",
+    },
+    ("id", "descriptor", "status", "error", "created_at", "state", "live"),
+)
+CURSORS = Columns(
+    {
+        "task": lambda cursor: cursor.get("descriptor") or cursor.get("task"),
+        "done": "done",
+        "cursor": "cursor",
+        "run": lambda cursor: str(cursor.get("run"))[:8],
+        "at": lambda cursor: seconds(cursor.get("updated_at")),
+    },
+    (
+        *("id", "ref", "task", "descriptor", "cursor", "done", "run", "epoch", "seq", "revision_at", "updated_at"),
+        *("pending", "etag"),
+    ),
+)
+VERSIONS = Columns(
+    {
+        "version": "version",
+        "provider": "provider",
+        "made": lambda version: seconds(version.get("made_at")),
+        "by": "made_by",
+    },
+    ("version", "kind", "provider", "configuration", "made_at", "made_by"),
+)
 
 
 class Status(StrEnum):
@@ -44,33 +96,16 @@ def list_(  # noqa: PLR0917  Typer reads options from the signature
         str | None, typer.Option(help="Only those of this kind of source.", autocompletion=complete.kinds)
     ] = None,
     health: Annotated[str | None, typer.Option(help="Only those that fare so, such as degraded.")] = None,
+    after: AfterOption = None,
     limit: LimitOption = 10_000,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """List connectors with their health."""
     wanted = {"q": q, "status": status, "kind": kind, "health": health}
-    views = ask(lambda api: api.rows("/connectors", wanted, limit=limit))
-    if output is not Output.TABLE:
-        print_data(output, views)
-        return
-    rows = [
-        (
-            view.get("name"),
-            view.get("kind"),
-            view.get("status"),
-            view.get("health"),
-            _short(view.get("cause")),
-            view.get("last_run_status"),
-            seconds(view.get("last_run_at")),
-            view.get("total_runs"),
-        )
-        for view in views
-    ]
-    columns = ("connector", "kind", "status", "health", "cause", "last run", "at", "runs")
     is_all = not any(wanted.values())
-    print_table(
-        columns, rows, empty="no connectors yet: `till connector create --help`" if is_all else "no connectors match"
-    )
+    nothing = "no connectors yet: `till connector create --help`" if is_all else "no connectors match"
+    listing = Listing(output, CONNECTORS, empty=nothing)
+    ask(lambda api: list_rows(api, "/connectors", wanted, listing, limit=limit, after=after))
 
 
 @group.command("show")
@@ -129,7 +164,8 @@ def health(
     views.sort(key=lambda view: _SICK.index(view["health"]) if view.get("health") in _SICK else len(_SICK))
     names = ("name", "status", "health", "cause", "success_rate", "last_run_status", "last_run_at")
     if output is not Output.TABLE:
-        print_data(output, [{name: view.get(name) for name in names} for view in views])
+        told = [{name: view.get(name) for name in names} for view in views]
+        print_data(output, {"data": told, "next": None}, fields=names)
     else:
         rows = [(*(view.get(name) for name in names[:-1]), seconds(view.get("last_run_at"))) for view in views]
         columns = ("connector", "status", "health", "cause", "success %", "last run", "at")
@@ -141,7 +177,8 @@ def health(
 @group.command("history")
 def history(connector: NameArgument, limit: LimitOption = 30, output: OutputOption = Output.TABLE) -> None:
     """List its runs, the newest first; `till run list` has filters."""
-    run.print_runs(ask(lambda api: api.rows("/runs", {"connector": connector}, limit=limit)), output)
+    listing = Listing(output, run.RUNS, empty="no runs yet")
+    ask(lambda api: list_rows(api, "/runs", {"connector": connector}, listing, limit=limit))
 
 
 @group.command("events")
@@ -153,8 +190,7 @@ def events(
 ) -> None:
     """List what happened to it and its runs, the newest first."""
     if not follow:
-        path = connector_path(connector, "/events")
-        happening.print_events(ask(lambda api: api.rows(path, limit=limit)), output)
+        happening.print_events(connector_path(connector, "/events"), output, limit=limit)
         return
     happening.insist_on_lines(output)
     ask(lambda api: happening.follow_connector(api, connector, output, limit=limit), left="")
@@ -169,41 +205,17 @@ def tasks(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """List its tasks: the listing, what is read or waits, what was read."""
-    found = _data(ask(lambda api: api.get(connector_path(connector, "/tasks"), {"limit": limit})))
-    if output is not Output.TABLE:
-        print_data(output, found)
-        return
-    rows = [
-        (
-            each.get("descriptor"),
-            each.get("status"),
-            seconds(each.get("created_at")),
-            _short(each.get("error")),
-            each.get("id"),
-        )
-        for each in found
-    ]
-    print_table(("task", "status", "since", "error", "id"), rows, empty="no tasks yet: no worker has run it")
+    found, _ = ask(lambda api: page_of(api, connector_path(connector, "/tasks"), {"limit": limit}))
+    listing = Listing(output, TASKS, empty="no tasks yet: no worker has run it")
+    listing.add(found)
+    listing.end()
 
 
 @group.command("cursors")
 def cursors(connector: NameArgument, limit: LimitOption = 200, output: OutputOption = Output.TABLE) -> None:
     """List where its tasks stand, as their newest checkpoints say."""
-    found = ask(lambda api: api.rows(connector_path(connector, "/cursors"), limit=limit))
-    if output is not Output.TABLE:
-        print_data(output, found)
-        return
-    rows = [
-        (
-            each.get("descriptor") or each.get("task"),
-            each.get("done"),
-            _plain(each.get("cursor")),
-            str(each.get("run"))[:8],
-            seconds(each.get("updated_at")),
-        )
-        for each in found
-    ]
-    print_table(("task", "done", "cursor", "run", "at"), rows, empty="no checkpoints yet")
+    listing = Listing(output, CURSORS, empty="no checkpoints yet")
+    ask(lambda api: list_rows(api, connector_path(connector, "/cursors"), {}, listing, limit=limit))
 
 
 @group.command("versions")
@@ -222,12 +234,8 @@ def versions(
             configuration = one.get("configuration") or {}
             print_fields([*_made(one), *((f"  {key}", _plain(value)) for key, value in sorted(configuration.items()))])
         return
-    found = ask(lambda api: api.rows(connector_path(connector, "/versions"), limit=limit))
-    if output is not Output.TABLE:
-        print_data(output, found)
-        return
-    rows = [tuple(value for _, value in _made(each)) for each in found]
-    print_table(("version", "provider", "made", "by"), rows)
+    listing = Listing(output, VERSIONS)
+    ask(lambda api: list_rows(api, connector_path(connector, "/versions"), {}, listing, limit=limit))
 
 
 @group.command("diff")
@@ -238,10 +246,11 @@ def diff(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Tell what changed from one version of its configuration to another; `till diff -f` compares with a file."""
-    found = _data(ask(lambda api: connector_edit.between(api, connector, from_, to)))
+    page = ask(lambda api: connector_edit.between(api, connector, from_, to))
     if output is not Output.TABLE:
-        print_data(output, found)
+        print_data(output, page, fields=("key", "before", "after"))
         return
+    found = _data(page)
     print_lines([connector_edit.line_of(each).strip() for each in found])
     if not found:
         note("nothing is other than it was")

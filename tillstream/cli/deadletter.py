@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tillstream.cli import complete
+from tillstream.cli import complete, wait
+from tillstream.cli.connector_edit import user
 from tillstream.cli.exit import ExitStatus
 from tillstream.cli.instant import seconds
 from tillstream.cli.letters import Wanted, act
-from tillstream.cli.option import DryRunOption, LimitOption, OutputOption
-from tillstream.cli.output import Output, note, print_data, print_table
+from tillstream.cli.option import AfterOption, DryRunOption, LimitOption, OutputOption
+from tillstream.cli.output import Output, cell, note, print_data, print_table
 from tillstream.cli.place import place_of
 from tillstream.cli.remote import ask
 from tillstream.cli.rows import Columns, Listing, list_rows, page_of, print_one
+from tillstream.cli.wait import TimeoutOption, WaitOption
 
 if TYPE_CHECKING:
     from tillstream.cli.client import Client
@@ -115,7 +117,7 @@ def list_(
     run: RunOption = None,
     state: StateOption = State.OPEN,
     corrected: CorrectedOption = False,
-    after: Annotated[str | None, typer.Option(help="Go on after a page: its `next`.")] = None,
+    after: AfterOption = None,
     limit: LimitOption = 50,
     output: OutputOption = Output.TABLE,
 ) -> None:
@@ -184,6 +186,8 @@ def redrive(
     run: RunOption = None,
     all_: Annotated[bool, typer.Option("--all", help="Every open letter.")] = False,
     limit: MostOption = None,
+    wait_: WaitOption = False,
+    timeout: TimeoutOption = wait.PATIENCE_S,
     dry_run: DryRunOption = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
@@ -191,6 +195,7 @@ def redrive(
     Send dead letters through again, as a run of its own.
 
     A letter is redriven once the sink has confirmed that run. More than 10 000 are several runs: `run_ids` in JSON.
+    With --wait: 0 SUCCESS, 8 PARTIAL_SUCCESS or some refused, 1 FAILED, 7 not within the timeout; it goes on then.
     """
     wanted = Wanted(letters or (), stage, reason, connector, run)
     if not (wanted or all_):
@@ -202,8 +207,10 @@ def redrive(
     else:
         rows = [(each, "would be sent" if dry_run else "sent", "") for each in done["sent"]]
         print_table(("letter", "result", "why"), rows + _told(done["refused"]), empty="no such letters")
-        for each in runs:
-            note(f"run {each}: see `till run show {each[:8]}`")
+        for each in () if wait_ else runs:
+            note(f"run {cell(each)}: see `till run show {cell(each[:8])}`")
+    for each in runs if wait_ else ():
+        wait.to_its_end(each, timeout_s=timeout, output=Output.TABLE)  # which prints no data
     if done["refused"]:
         raise typer.Exit(ExitStatus.PARTIAL if done["sent"] else ExitStatus.CONFLICT)
 
@@ -230,7 +237,7 @@ def discard(
     wanted = Wanted(letters or (), stage, reason, connector, run, corrected)
     if not wanted:
         raise typer.BadParameter("name letters, or choose them by --stage, --reason, --connector, --run or --corrected")
-    more = {"note": note_, "by": by or _user()}
+    more = {"note": note_, "by": by or user()}
     done = ask(lambda api: act(api, "discard", wanted, more, limit=limit, dry_run=dry_run))
     if output is not Output.TABLE:
         print_data(output, done)
@@ -240,17 +247,6 @@ def discard(
         print_table(("letter", "result", "why"), rows + _told(done["refused"]), empty="no such letters")
     if done["refused"]:
         raise typer.Exit(ExitStatus.PARTIAL if done["discarded"] or done["known"] else ExitStatus.CONFLICT)
-
-
-def _user() -> str:
-    import getpass
-
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # a user without a name, as in a container
-        import os
-
-        return f"user {os.getuid()}"
 
 
 # objects of the API, here and below

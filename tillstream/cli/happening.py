@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from tillstream.cli.instant import seconds
-from tillstream.cli.output import Output, cell, print_data, print_lines, print_table
+from tillstream.cli.output import Output, cell, print_lines
 from tillstream.cli.path import connector_path, run_path
+from tillstream.cli.remote import ask
+from tillstream.cli.rows import Columns, Listing, list_rows, told
 
 if TYPE_CHECKING:
     from tillstream.cli.client import Client
@@ -23,12 +25,27 @@ _ENDED = "run.ended"
 Happening = Mapping[str, Any]
 
 
-def print_events(found: Sequence[Happening], output: Output) -> None:
-    """Events as rows."""
-    if output is not Output.TABLE:
-        print_data(output, found)
-    else:
-        print_table(("at", "event", "connector", "run", "by", "facts"), [_row(each) for each in found], empty="nothing")
+def _facts(each: Happening) -> str:
+    return "; ".join(f"{key}: {_plain(value)}" for key, value in each.get("facts", {}).items())
+
+
+EVENTS = Columns(
+    {
+        "at": lambda each: seconds(each.get("at")),
+        "event": "kind",
+        "connector": "connector",
+        "run": lambda each: str(each.get("run_id") or "")[:8],
+        "by": "actor",
+        "facts": _facts,
+    },
+    ("id", "at", "kind", "connector_id", "connector", "run_id", "actor", "facts"),
+)
+
+
+def print_events(path: str, output: Output, *, limit: int) -> None:
+    """Print the events of this list of the API, as rows."""
+    listing = Listing(output, EVENTS, empty="nothing")
+    ask(lambda api: list_rows(api, path, {}, listing, limit=limit))
 
 
 def insist_on_lines(output: Output) -> None:
@@ -82,21 +99,12 @@ def _tell(each: Happening, output: Output) -> None:
     if output is Output.JSONL:
         print_lines([json.dumps(each, ensure_ascii=False)])
     else:
-        print_lines(["  ".join(told for value in _row(each) if (told := cell(value)))])
+        print_lines(["  ".join(shown for value in _row(each) if (shown := cell(value)))])
     sys.stdout.flush()
 
 
-def _row(each: Happening) -> tuple[object, ...]:
-    facts = "; ".join(f"{key}: {_plain(value)}" for key, value in each.get("facts", {}).items())
-    run = each.get("run_id")
-    return (
-        seconds(each.get("at")),
-        each.get("kind"),
-        each.get("connector"),
-        str(run)[:8] if run else "",
-        each.get("actor"),
-        facts,
-    )
+def _row(each: Happening) -> list[object]:
+    return [told(each, column) for column in EVENTS.table.values()]
 
 
 # any JSON

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tillstream.cli.exit import ExitStatus
+from tillstream.cli.instant import seconds
 from tillstream.cli.option import OutputOption
 from tillstream.cli.output import Output, note, print_data
 from tillstream.cli.remote import ask
@@ -26,11 +28,6 @@ FINDINGS = Columns(
 _EVERY_S = 0.5
 
 
-@group.callback()
-def _group() -> None:
-    """The proof that every record has exactly one fate."""
-
-
 @group.command("verify")
 def verify(
     wait: Annotated[
@@ -45,7 +42,21 @@ def verify(
     Ends with 0 if all balances, 8 if only the sink or the list of letters is awaited, 1 if something is wrong. JSON
     lines and CSV have the findings alone.
     """
-    report = ask(lambda api: _checked(api, wait))
+    _print(ask(lambda api: _checked(api, wait)), output)
+
+
+@group.command("show")
+def show(output: OutputOption = Output.TABLE) -> None:
+    """
+    Show the last proof that was made, and when; `verify` makes a new one.
+
+    Ends as `verify` does, and with 8 if nobody ever verified.
+    """
+    _print(ask(lambda api: api.get("/ledger")), output)
+
+
+# objects of the API, here and below
+def _print(report: Mapping[str, Any], output: Output) -> None:
     findings = report["findings"]
     if output in {Output.JSON, Output.YAML}:
         print_data(output, report)
@@ -54,16 +65,22 @@ def verify(
         listing.add(findings)
         listing.end()
     if output is Output.TABLE:
-        note("the ledger balances" if report["balanced"] else f"{len(findings)} findings")
+        note(_verdict(report))
     if not report["balanced"]:
         raise typer.Exit(ExitStatus.FAILED if report["wrong"] else ExitStatus.PARTIAL)
 
 
-# an object of the API
+def _verdict(report: Mapping[str, Any]) -> str:
+    if report["balanced"] is None:
+        return "nobody has verified the ledger yet: `till ledger verify`"
+    told = "the ledger balances" if report["balanced"] else f"{len(report['findings'])} findings"
+    return f"{told}, as of {seconds(report['began_at'])}"
+
+
 async def _checked(api: Client, wait_s: float) -> dict[str, Any]:
     until = time.monotonic() + wait_s
     while True:
-        report: dict[str, Any] = await api.get("/ledger")
+        report: dict[str, Any] = await api.post("/ledger:verify")
         if report["balanced"] or report["wrong"] or time.monotonic() >= until:
             return report
         await asyncio.sleep(_EVERY_S)

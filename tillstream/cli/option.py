@@ -13,6 +13,7 @@ OutputOption = Annotated[
     typer.Option("--output", "-o", help="table: for people; json, jsonl (an object a line), yaml, csv: for programs."),
 ]
 DocumentOption = Annotated[DocumentOutput, typer.Option("--output", "-o", help="As json or yaml.")]
+AfterOption = Annotated[str | None, typer.Option("--after", help="Go on after a page: its `next`.")]
 LimitOption = Annotated[int, typer.Option("--limit", min=1, max=10_000, help="Rows at most.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Tell what would happen, and change nothing.")]
 ColumnsOption = Annotated[

@@ -14,7 +14,7 @@ from schemas.errors import Conflict, NotFound
 from tillstream.cli import complete, instant
 from tillstream.cli.instant import instant_of, seconds
 from tillstream.cli.layout import LAYOUT, positions
-from tillstream.cli.option import LimitOption, OutputOption
+from tillstream.cli.option import AfterOption, LimitOption, OutputOption
 from tillstream.cli.output import Output, cell, note, print_data, print_lines, print_table
 from tillstream.cli.place import log_place, origin_of, short
 from tillstream.cli.remote import ask
@@ -102,7 +102,7 @@ def list_(
     connector: ConnectorOption = None,
     since: Annotated[str, typer.Option("--from", help=f"Created at this instant or later; {instant.HELP}.")] = "",
     until: Annotated[str, typer.Option("--to", help="Created before this instant.")] = "",
-    after: Annotated[str | None, typer.Option(help="Go on after a page: its `next`.")] = None,
+    after: AfterOption = None,
     limit: LimitOption = 50,
     output: OutputOption = Output.TABLE,
 ) -> None:
@@ -164,7 +164,7 @@ def lineage(
         print_data(output, found)
         return
     if output is Output.TABLE:
-        note(f"payment {found['payment']['id']}")
+        note(f"payment {cell(found['payment']['id'])}")
     listing = Listing(output, EVENTS)
     listing.add(found["events"])
     listing.end()

@@ -15,8 +15,8 @@ from schemas.errors import TimedOut
 from tillstream.cli import complete, instant
 from tillstream.cli.exit import ExitStatus
 from tillstream.cli.instant import instant_of, seconds
-from tillstream.cli.option import DryRunOption, LimitOption, OutputOption
-from tillstream.cli.output import Output, note, print_table
+from tillstream.cli.option import AfterOption, DryRunOption, LimitOption, OutputOption
+from tillstream.cli.output import Output, cell, note, print_table
 from tillstream.cli.remote import ask
 from tillstream.cli.rows import Columns, Listing, list_rows, print_one
 
@@ -78,14 +78,14 @@ def create(
     elif wait:
         _end(_ended(begun["id"], timeout), output)
     elif output is Output.TABLE:
-        note(f"replay {begun['id']} is under way: `till replay show {begun['id']}` tells how it ended")
+        note(f"replay {cell(begun['id'])} is under way: `till replay show {cell(begun['id'])}` tells how it ended")
     else:
         print_one(output, begun, REPLAYS.fields, [])
 
 
 @group.command("list")
 def list_(
-    after: Annotated[str | None, typer.Option(help="Go on after a page: its `next`.")] = None,
+    after: AfterOption = None,
     limit: LimitOption = 50,
     output: OutputOption = Output.TABLE,
 ) -> None:
@@ -116,7 +116,7 @@ def _ended(replay: str, timeout_s: float) -> dict[str, Any]:
     Raises:
         TimedOut: not in time; it goes on.
     """
-    again = f"`till replay show {replay} --wait` waits again"
+    again = f"`till replay show {cell(replay)} --wait` waits again"
 
     async def work(api: Client) -> dict[str, Any]:
         until = time.monotonic() + timeout_s
@@ -128,7 +128,7 @@ def _ended(replay: str, timeout_s: float) -> dict[str, Any]:
                 raise TimedOut(f"replay {replay} has not ended within {timeout_s:.0f} s", hint=f"it goes on; {again}")
             await asyncio.sleep(_EVERY_S)
 
-    note(f"waiting for replay {replay}; it goes on without this command: {again}")
+    note(f"waiting for replay {cell(replay)}; it goes on without this command: {again}")
     return ask(work)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tillstream.cli.layout import LAYOUT
-from tillstream.cli.output import Output, note, print_csv, print_data, print_fields, print_table
+from tillstream.cli.output import Output, cell, note, print_csv, print_data, print_fields, print_table
 from tillstream.cli.problem import ApiForeign
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Listing:
             cells = [[told(row, cell) for cell in shown.values()] for row in self._rows]
             print_table(list(shown), cells, empty=self._empty)
         if next_ is not None:
-            note(f"more: {more} {next_}")
+            note(f"more: {more} {cell(next_)}")
 
 
 async def list_rows(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -10,10 +10,11 @@ import typer
 
 from tillstream.cli import complete, happening, wait
 from tillstream.cli.instant import instant_of, seconds
-from tillstream.cli.option import DryRunOption, LimitOption, OutputOption
-from tillstream.cli.output import Output, note, print_data, print_fields, print_table
+from tillstream.cli.option import AfterOption, DryRunOption, LimitOption, OutputOption
+from tillstream.cli.output import Output, note, print_data, print_fields
 from tillstream.cli.path import run_path
 from tillstream.cli.remote import ask
+from tillstream.cli.rows import Columns, Listing, list_rows
 from tillstream.cli.wait import TimeoutOption, WaitOption
 
 group = typer.Typer(help="Executions of connectors, and what became of their records.", no_args_is_help=True)
@@ -22,6 +23,48 @@ RunArgument = Annotated[
     str, typer.Argument(help="The beginning of its id, or its number.", autocompletion=complete.runs)
 ]
 _COUNTS = ("read", "published", "rejected", "filtered", "applied", "duplicate", "dead")
+
+
+# a run as the API tells it
+def _status(run: Mapping[str, Any]) -> str:
+    waits = "awaiting sink" if run.get("awaiting_sink") else "awaiting a worker" if run.get("waiting") else ""
+    return f"{run.get('status')} ({waits})" if waits else str(run.get("status"))
+
+
+RUNS = Columns(
+    {
+        "run": lambda run: str(run.get("id"))[:8],
+        "connector": "connector",
+        "type": "type",
+        "status": _status,
+        "started": lambda run: seconds(run.get("started_at")),
+        **{name: name for name in _COUNTS},
+        "reason": "reason",
+    },
+    (
+        *("id", "number", "connector", "connector_id", "type", "status", "triggered_by", "read", "published"),
+        *("rejected", "filtered", "skipped", "applied", "duplicate", "dead", "started_at", "completed_at"),
+        *("duration_s", "awaiting_sink", "reason", "note", "waiting", "cancelled", "asked", "since", "until"),
+        *("force", "details"),
+    ),
+)
+FILES = Columns(
+    {
+        "file": "filename",
+        "state": "state",
+        "cycle": "cycle_date",
+        "records": "records",
+        "rejected": "rejected",
+        "bytes": "size_bytes",
+        "error": "error",
+        "at": lambda file: seconds(file.get("updated_at")),
+    },
+    (
+        *("id", "connector_id", "connector", "run_id", "task", "provider", "cycle_date", "filename", "path", "sha256"),
+        *("size_bytes", "state", "records", "rejected", "error", "discovered_at", "downloaded_at", "normalized_at"),
+        "updated_at",
+    ),
+)
 
 
 class Status(StrEnum):
@@ -52,6 +95,7 @@ def list_(  # noqa: PLR0917  Typer reads options from the signature
     type_: Annotated[Type | None, typer.Option("--type", help="Only runs of this type.", case_sensitive=False)] = None,
     since: Annotated[str, typer.Option("--from", help="Begun from then on: ISO 8601 with offset, or a date.")] = "",
     until: Annotated[str, typer.Option("--to", help="Begun before then.")] = "",
+    after: AfterOption = None,
     limit: LimitOption = 30,
     output: OutputOption = Output.TABLE,
 ) -> None:
@@ -63,7 +107,8 @@ def list_(  # noqa: PLR0917  Typer reads options from the signature
         "since": instant_of(since, "--from"),
         "until": instant_of(until, "--to"),
     }
-    print_runs(ask(lambda api: api.rows("/runs", wanted, limit=limit)), output)
+    listing = Listing(output, RUNS, empty="no runs yet")
+    ask(lambda api: list_rows(api, "/runs", wanted, listing, limit=limit, after=after))
 
 
 @group.command("show")
@@ -96,14 +141,8 @@ def show(run: RunArgument, output: OutputOption = Output.TABLE) -> None:
 @group.command("files")
 def files(run: RunArgument, limit: LimitOption = 200, output: OutputOption = Output.TABLE) -> None:
     """List the files that the run had in hand last, the newest first, and what became of each."""
-    found = ask(lambda api: api.rows(run_path(run, "/files"), limit=limit))
-    if output is not Output.TABLE:
-        print_data(output, found)
-        return
-    names = ("filename", "state", "cycle_date", "records", "rejected", "size_bytes", "error")
-    rows = [(*(each.get(name) for name in names), seconds(each.get("updated_at"))) for each in found]
-    columns = ("file", "state", "cycle", "records", "rejected", "bytes", "error", "at")
-    print_table(columns, rows, empty="the run had no file in hand")
+    listing = Listing(output, FILES, empty="the run had no file in hand")
+    ask(lambda api: list_rows(api, run_path(run, "/files"), {}, listing, limit=limit))
 
 
 @group.command("events")
@@ -115,7 +154,7 @@ def events(
 ) -> None:
     """List what happened to the run, in order."""
     if not follow:
-        happening.print_events(ask(lambda api: api.rows(run_path(run, "/events"), limit=limit)), output)
+        happening.print_events(run_path(run, "/events"), output, limit=limit)
         return
     happening.insist_on_lines(output)
     ask(lambda api: happening.follow_run(api, run, output), left="left; the run goes on")
@@ -182,30 +221,3 @@ def tell_asked(made: Mapping[str, Any], output: Output, *, wait_s: float | None,
         note(f"a run of {made.get('connector')} can be asked for: {made.get('type')}")
     else:
         note(f"run {run_id} is asked for: `till run show {run_id[:8]}` tells how it goes")
-
-
-# as above
-def print_runs(runs: Sequence[Mapping[str, Any]], output: Output) -> None:
-    """Runs as rows."""
-    if output is not Output.TABLE:
-        print_data(output, runs)
-        return
-    rows = [
-        (
-            str(each.get("id"))[:8],
-            each.get("connector"),
-            each.get("type"),
-            _status(each),
-            seconds(each.get("started_at")),
-            *(each.get(name) for name in _COUNTS),
-            each.get("reason"),
-        )
-        for each in runs
-    ]
-    print_table(("run", "connector", "type", "status", "started", *_COUNTS, "reason"), rows, empty="no runs yet")
-
-
-# as above
-def _status(run: Mapping[str, Any]) -> str:
-    waits = "awaiting sink" if run.get("awaiting_sink") else "awaiting a worker" if run.get("waiting") else ""
-    return f"{run.get('status')} ({waits})" if waits else str(run.get("status"))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from schemas.errors import ConfigError, NotFound
-from tillstream.cli import context
+from tillstream.cli import complete, context
 from tillstream.cli.exit import ExitStatus
 from tillstream.cli.file import documents_of
 from tillstream.cli.option import OutputOption
@@ -48,7 +48,10 @@ def list_(output: OutputOption = Output.TABLE) -> None:
 
 
 @group.command("show")
-def show(kind: Annotated[str, typer.Argument(help="The kind of source.")], output: OutputOption = Output.TABLE) -> None:
+def show(
+    kind: Annotated[str, typer.Argument(help="The kind of source.", autocompletion=complete.kinds)],
+    output: OutputOption = Output.TABLE,
+) -> None:
     """Show what a kind of source offers: its options, their bounds and defaults."""
     from tillstream.docs_source import plain
 
@@ -67,7 +70,9 @@ def show(kind: Annotated[str, typer.Argument(help="The kind of source.")], outpu
 
 @group.command("check")
 def check(
-    connector: Annotated[str | None, typer.Argument(help="A connector's name, id or number.")] = None,
+    connector: Annotated[
+        str | None, typer.Argument(help="A connector's name, id or number.", autocompletion=complete.connectors)
+    ] = None,
     file: Annotated[
         Path | None,
         typer.Option("--file", "-f", help="`connector.yaml`; its connectors need not exist."),

@@ -26,7 +26,7 @@ from schemas.failpoint import failpoint
 from schemas.identity import digest_sum, event_digest
 from schemas.letter import DeadLetter
 from schemas.topic import Topics
-from sinks.pool import WHOLE_TABLE_S, Connection, Pool, connection
+from sinks.pool import Connection, Pool, connection
 from sinks.prepared import storable
 from streams.publisher import Producer
 from streams.redrive import Again, again, why_not
@@ -127,18 +127,6 @@ async def list_letters(pool: Pool, wanted: Filter | None = None, *, limit: int =
     """
     async with connection(pool) as held:
         return [view_of(row) for row in await held.fetch(statements()["list_letters"], *_arguments(wanted), limit)]
-
-
-async def ids_of(pool: Pool, wanted: Filter | None = None, *, limit: int | None = None) -> list[str]:
-    """
-    The ids of all such letters, or of the newest `limit`; the newest first.
-
-    Raises:
-        SinkError: as `sinks/sqlstate.py` routes it.
-    """
-    async with connection(pool) as held:
-        rows = await held.fetch(statements()["ids_of_letters"], *_arguments(wanted), limit, timeout=WHOLE_TABLE_S)
-    return [row["id"] for row in rows]
 
 
 def _arguments(wanted: Filter | None) -> tuple[object, ...]:

@@ -373,10 +373,6 @@ SELECT id, stage, reason, message, hint, attempts, failed_at, event_id, run_id, 
  ORDER BY failed_at DESC, id
  LIMIT $7;
 
--- name: ids_of_letters
--- The same letters' ids. `$7` limit; null takes all.
-SELECT id FROM dead_letters WHERE {chosen_letters} ORDER BY failed_at DESC, id LIMIT $7;
-
 -- name: show_letter
 -- Whole, by the beginning of its id; two rows tell that the beginning is not enough.
 SELECT * FROM dead_letters WHERE id LIKE $1 || '%' ORDER BY id LIMIT 2;
