@@ -113,7 +113,7 @@ def test_the_columns_of_csv_are_the_fields_of_the_apis_models(model: type[BaseMo
 def test_cursors_are_listed_and_one_is_found_by_each_of_its_names(till: Till, bank: Bank) -> None:
     bank.stands("a/b c", "b.jsonl")
 
-    listed = till.json("connector", "cursors", "bank")
+    listed = till.json("connector", "cursors", "bank")["data"]
 
     assert [each["task"] for each in listed] == ["a/b c", "a" * 64]
     for name in (listed[0]["ref"], "a/b c", "b.jsonl"):
