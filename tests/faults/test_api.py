@@ -291,7 +291,7 @@ async def a_test_that_nobody_asks_for_again(house: House, point: str) -> None:
     await house.dies(point, asked)
 
     [begun] = await house.runs_of(name)
-    run = await house.ended(begun["id"])
+    run = await house.ended(begun["id"], within_s=15)  # the monitor's timeout, several times
     assert (run["status"], run["reason"]) == ("FAILED", "crashed: the process that tried the source ended")
     late = await house.again(asked)
     assert (late.status, late.body["run_id"]) == (200, run["id"])

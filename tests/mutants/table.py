@@ -36,6 +36,14 @@ FROZEN = FAULTS + (
 CONNECTORS = FAULTS + (
     "test_connector.py::test_connectors_killed_at_the_worst_moments_lose_no_row_and_their_ledger_balances"
 )
+API_DEATHS = FAULTS + "test_api.py::test_what_is_asked_for_is_done_once_wherever_the_api_is_killed"
+OWNER_DEATHS = FAULTS + (
+    "test_api.py::test_a_run_that_is_asked_for_outlives_its_owner_its_sink_and_its_monitor_at_every_step"
+)
+CANCELLED = FAULTS + (
+    "test_api.py::test_a_cancelled_run_ends_whoever_dies_or_freezes_and_the_next_run_reads_what_it_left"
+)
+REDRIVE_DEATHS = FAULTS + "test_api.py::test_a_redrive_and_a_replay_survive_the_api_that_carries_them_out"
 BROKER = FAULTS + "test_broker.py::test_a_broker_killed_under_load_loses_nothing_that_it_acknowledged"
 DATABASE = FAULTS + "test_database.py::test_a_database_killed_in_a_transaction_costs_time_and_no_record"
 RENAMED = FAULTS + "test_database.py::test_a_table_renamed_under_load_holds_everything_visibly_and_kills_nothing"
@@ -749,5 +757,76 @@ MUTANTS = (
         "                    await self._record(run_id)\n            await sending\n",
         "                    pass\n            await sending\n",
         (REDRIVE + "test_a_redrive_that_takes_long_lives_as_long_as_it_takes",),
+    ),
+    # What is asked for over HTTP.
+    Mutant(
+        "a key reserves nothing",
+        "tillstream/control/idempotency.py",
+        """            return Begun(row["reserved"], again=True)\n""",
+        "            return Begun(uuid4(), again=False)\n",
+        (API_DEATHS,),
+    ),
+    Mutant(
+        "a cancellation that is sent again is a conflict with itself",
+        "tillstream/api/v1/run.py",
+        "        if not (reserved.again and (await runs.find_run(world.pool, str(view.id))).cancelled):\n",
+        "        if True:\n",
+        (API_DEATHS,),
+    ),
+    Mutant(
+        "a test that is sent again is another one",
+        "tillstream/api/v1/action.py",
+        "            run_id=reserved.id,\n        )\n    return TryShape",
+        "        )\n    return TryShape",
+        (API_DEATHS,),
+    ),
+    Mutant(
+        "a test whose process died goes on for ever",
+        "tillstream/control/verdict.py",
+        "        ended = silent_s > limits.heartbeat_timeout_s\n",
+        "        ended = False\n",
+        (
+            INTEGRATION + "test_trial.py::test_a_test_whose_process_died_is_ended_by_its_heartbeat_and_by_nothing_else",
+            API_DEATHS,
+        ),
+    ),
+    Mutant(
+        "a configuration names a secret before it is written",
+        "tillstream/control/edit.py",
+        "            await asyncio.to_thread(secrets.write, sealed)\n    return changed\n",
+        "            pass\n    if secrets is not None and sealed is not None and not dry_run:\n"
+        "        await asyncio.to_thread(secrets.write, sealed)\n    return changed\n",
+        (API_DEATHS,),
+    ),
+    Mutant(
+        "a request that was taken is its taker's for ever",
+        "tillstream/control/queries.sql",
+        "r.cancelled_at IS NULL AND (q.epoch IS NULL OR q.epoch <= $2)\n",
+        "r.cancelled_at IS NULL AND q.epoch IS NULL\n",
+        (OWNER_DEATHS,),
+    ),
+    Mutant(
+        "what an earlier owner read of a cancelled run is forgotten",
+        "tillstream/control/request.py",
+        "        if counts is not None:\n            await run.record(held, run_id, counts)\n",
+        "",
+        (CANCELLED,),
+    ),
+    Mutant(
+        "a replay that is sent again is only noted",
+        "tillstream/api/v1/replay.py",
+        "    if is_new:\n",
+        "    if not reserved.again:\n",
+        (REDRIVE_DEATHS,),
+    ),
+    Mutant(
+        "a secret that was written anew is swept as what was there before",
+        "tillstream/control/secret.py",
+        "if before.get(name) == identity}",
+        "if name in before}",
+        (
+            INTEGRATION + "test_secret_store.py"
+            "::test_what_a_process_that_died_left_behind_is_not_removed_once_it_is_written_anew",
+        ),
     ),
 )

@@ -31,6 +31,8 @@ from tillstream.redaction import SHORTEST
 MAX_BYTES = 65_536  # as a worker reads them
 SWEEP_S = 120.0  # between two sweeps: longer than workers take to follow a new configuration
 _FOLDER_MODE, _FILE_MODE = 0o700, 0o600
+# of a file: its number, and when it was written, in nanoseconds
+Identity = tuple[int, int]
 _OURS = re.compile(r"[A-Za-z0-9_]+-[0-9]+(?:\.[0-9a-f]+\.tmp)?", re.ASCII)
 
 
@@ -150,9 +152,9 @@ class SecretStore:
                     hint="give it by reference, ${env:NAME} or ${file:NAME}, or make the folder writable",
                 ) from exc
 
-    def unused(self, used: Collection[str]) -> set[str]:
+    def unused(self, used: Collection[str]) -> Mapping[str, Identity]:
         """
-        Our files that are not among these names. Blocking.
+        Our files that are not among these names, and which each is. Blocking.
 
         Only what we wrote is looked at: folders called like a connector's id, and in them files like a field and a
         version.
@@ -163,14 +165,17 @@ class SecretStore:
             for file in folder.iterdir()
             if _OURS.fullmatch(file.name) and not file.is_symlink()
         }
-        return names - set(used)
+        found = {name: _identity(self.folder / name) for name in names - set(used)}
+        return {name: identity for name, identity in found.items() if identity is not None}
 
-    def remove(self, names: Iterable[str]) -> None:
-        """Remove these files, and folders that are empty then. Blocking."""
-        for name in names:
+    def remove(self, files: Mapping[str, Identity]) -> set[str]:
+        """Remove these files, but none that was written anew, and folders that are empty then. Blocking."""
+        same = {name for name, identity in files.items() if _identity(self.folder / name) == identity}
+        for name in same:
             (self.folder / name).unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # there is more in it
                 (self.folder / name).parent.rmdir()
+        return same
 
 
 @dataclass(slots=True)
@@ -179,11 +184,12 @@ class Sweeper:
     Removes secrets that no living connector's configuration names any more: what was unused the last time, too.
 
     So a worker that still runs an older configuration, and a file whose configuration is about to be kept, have the
-    time between two sweeps.
+    time between two sweeps. A file that is written anew is another: the one of a change that was cut short has the name
+    of the next change's.
     """
 
     store: SecretStore
-    _unused: set[str] = field(default_factory=set)
+    _unused: Mapping[str, Identity] = field(default_factory=dict)
 
     async def sweep(self, pool: Pool) -> set[str]:
         """
@@ -193,9 +199,9 @@ class Sweeper:
             SinkError: as routed; nothing is removed.
         """
         unused = await asyncio.to_thread(self.store.unused, await used(pool))
-        removed, self._unused = unused & self._unused, unused - self._unused
-        await asyncio.to_thread(self.store.remove, removed)
-        return removed
+        before, self._unused = self._unused, unused
+        still = {name: identity for name, identity in unused.items() if before.get(name) == identity}
+        return await asyncio.to_thread(self.store.remove, still)
 
 
 async def used(pool: Pool) -> set[str]:
@@ -265,6 +271,15 @@ def _sync(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _identity(path: Path) -> Identity | None:
+    """None: it is gone."""
+    try:
+        told = path.lstat()
+    except FileNotFoundError:
+        return None
+    return told.st_ino, told.st_mtime_ns
 
 
 def _folders(root: Path) -> list[Path]:
