@@ -121,6 +121,27 @@ def test_connectors_are_listed_by_what_they_are_and_how_they_fare(till: Till, da
     assert till("connector", "health", "two").returncode == 0
 
 
+def test_a_connector_is_made_of_a_template_and_what_it_asks_for(till: Till) -> None:
+    found = till.json("connector", "templates")["data"]
+    assert found
+    assert found[0]["name"] in till("connector", "templates").stdout
+
+    for each in found:
+        words = ("connector", "create", f"of {each['name']}", "--template", each["name"])
+        given = [
+            part for asked in each["placeholders"] for part in ("-O", f"{asked['field']}={word(asked['example'])}")
+        ]
+        if given:
+            assert till(*words).returncode == ExitStatus.CONFIG, "it is told what is missing"
+        made = till.json(*words, *given, "--dry-run")
+        assert (made["kind"], made["name"]) == (each["kind"], f"of {each['name']}")
+    assert till("connector", "create", "x", "--template", "none").returncode == ExitStatus.NOT_FOUND
+
+
+def word(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
 def test_its_past_is_told(till: Till) -> None:
     till("connector", "create", "bank", "-O", "directory=/in")
     till("connector", "update", "bank", "-O", "poll_s=5")

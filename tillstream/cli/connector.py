@@ -10,74 +10,23 @@ from typing import Annotated, Any
 import typer
 
 from tillstream.cli import complete, connector_edit, connector_run, happening, run
+from tillstream.cli.connector_columns import CONNECTORS, CURSORS, TASKS, TEMPLATES, VERSIONS, plain
 from tillstream.cli.exit import ExitStatus
 from tillstream.cli.instant import seconds
 from tillstream.cli.option import AfterOption, LimitOption, OutputOption
 from tillstream.cli.output import Output, note, print_data, print_fields, print_lines, print_table
 from tillstream.cli.path import connector_path
 from tillstream.cli.remote import ask
-from tillstream.cli.rows import Columns, Listing, list_rows, page_of
+from tillstream.cli.rows import Listing, list_rows, page_of
 
 group = typer.Typer(help="Configured sources.", no_args_is_help=True)
 
 NameArgument = Annotated[str, typer.Argument(help="Its name, id or number.", autocompletion=complete.connectors)]
-_CAUSE_WIDTH = 60  # characters of a cause in the list
 _MOST_TASKS = 1_000
 _SICK = ("down", "degraded")  # the worst first
 
 # a connector as the API tells it
 View = Mapping[str, Any]
-
-
-CONNECTORS = Columns(
-    {
-        "connector": "name",
-        "kind": "kind",
-        "status": "status",
-        "health": "health",
-        "cause": lambda view: _short(view.get("cause")),
-        "last run": "last_run_status",
-        "at": lambda view: seconds(view.get("last_run_at")),
-        "runs": "total_runs",
-    },
-    (
-        *("id", "number", "name", "kind", "provider", "provider_frozen", "status", "configuration", "health", "cause"),
-        *("version", "success_rate", "total_runs", "last_run_at", "last_run_status", "created_at", "updated_at"),
-        *("schedule", "revision", "type", "source_entity", "pause_note", "report"),
-    ),
-)
-TASKS = Columns(
-    {
-        "task": "descriptor",
-        "status": "status",
-        "since": lambda task: seconds(task.get("created_at")),
-        "error": lambda task: _short(task.get("error")),
-        "id": "id",
-    },
-    ("id", "descriptor", "status", "error", "created_at", "state", "live"),
-)
-CURSORS = Columns(
-    {
-        "task": lambda cursor: cursor.get("descriptor") or cursor.get("task"),
-        "done": "done",
-        "cursor": "cursor",
-        "run": lambda cursor: str(cursor.get("run"))[:8],
-        "at": lambda cursor: seconds(cursor.get("updated_at")),
-    },
-    (
-        *("id", "ref", "task", "descriptor", "cursor", "done", "run", "epoch", "seq", "revision_at", "updated_at"),
-        *("pending", "etag"),
-    ),
-)
-VERSIONS = Columns(
-    {
-        "version": "version",
-        "provider": "provider",
-        "made": lambda version: seconds(version.get("made_at")),
-        "by": "made_by",
-    },
-    ("version", "kind", "provider", "configuration", "made_at", "made_by"),
-)
 
 
 class Status(StrEnum):
@@ -140,7 +89,7 @@ def show(connector: NameArgument, output: OutputOption = Output.TABLE) -> None:
         *([("schedule", f"{plan['cron']} {plan.get('timezone')}")] if plan.get("cron") else []),
         *(_reported(report) if report else [("worker", "none has told of it yet")]),
     ]
-    fields += [(f"  {key}", _plain(value)) for key, value in sorted(configuration.items())]
+    fields += [(f"  {key}", plain(value)) for key, value in sorted(configuration.items())]
     unset = [name for name in options if name not in configuration]
     print_fields([*fields, *((f"  {name}", f"{json.dumps(options[name])} (default)") for name in unset)])
 
@@ -232,10 +181,19 @@ def versions(
             print_data(output, one)
         else:
             configuration = one.get("configuration") or {}
-            print_fields([*_made(one), *((f"  {key}", _plain(value)) for key, value in sorted(configuration.items()))])
+            print_fields([*_made(one), *((f"  {key}", plain(value)) for key, value in sorted(configuration.items()))])
         return
     listing = Listing(output, VERSIONS)
     ask(lambda api: list_rows(api, connector_path(connector, "/versions"), {}, listing, limit=limit))
+
+
+@group.command("templates")
+def templates(output: OutputOption = Output.TABLE) -> None:
+    """List what is filled in for known providers, and what is asked for; `connector create --template` takes one."""
+    listing = Listing(output, TEMPLATES, empty="no templates")
+    rows, more = ask(lambda api: page_of(api, "/templates", {}))
+    listing.add(rows)
+    listing.end(more)
 
 
 @group.command("diff")
@@ -288,16 +246,6 @@ def _reported(report: Mapping[str, Any]) -> list[tuple[str, object]]:
     at: Sequence[Mapping[str, Any]] = report.get("progress") or ()
     fields += [("  at", f"{each['descriptor']} {each['done_bytes']} of {each['size_bytes']} bytes") for each in at]
     return [(name, value) for name, value in fields if value not in ("", 0, None)]
-
-
-def _short(cause: object) -> str:
-    """As much of it as a table has room for; `show` has all of it."""
-    text = "" if cause is None else str(cause)
-    return text if len(text) <= _CAUSE_WIDTH else f"{text[: _CAUSE_WIDTH - 1]}…"
-
-
-def _plain(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 connector_edit.register(group)

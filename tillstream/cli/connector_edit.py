@@ -32,6 +32,7 @@ CronOption = Annotated[
 ]
 ZoneOption = Annotated[str | None, typer.Option("--timezone", help="The zone of --cron.")]
 line_of = change.line_of
+_FOLDER = "directory"  # the usual kind, and its key
 
 
 def register(group: typer.Typer) -> None:
@@ -45,7 +46,12 @@ def register(group: typer.Typer) -> None:
 
 def create(
     name: Annotated[str, typer.Argument(help="A name of your choice; also the provider, unless one is given.")],
-    kind: Annotated[str, typer.Option(help="The kind of source.", autocompletion=complete.kinds)] = "directory",
+    kind: Annotated[
+        str | None, typer.Option(help="The kind of source; else its template's.", autocompletion=complete.kinds)
+    ] = None,
+    template: Annotated[
+        str | None, typer.Option(help="What is filled in for a known provider: see `till connector templates`.")
+    ] = None,
     set_: ConfigurationOption = None,
     file: Annotated[Path | None, typer.Option(help="JSON file of its configuration; options win over it.")] = None,
     provider: Annotated[str | None, typer.Option(help="Who moves the money; frozen at the first publish.")] = None,
@@ -55,9 +61,16 @@ def create(
     dry_run: DryRunOption = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Create a connector; a worker starts it within seconds."""
-    configuration = located({**(object_of(file) if file else {}), **from_options(set_ or [])}, kind)
-    body = {"name": name, "kind": kind, "configuration": configuration, "by": user()}
+    """
+    Create a connector; a worker starts it within seconds.
+
+    Without a kind and a template it watches a directory.
+    """
+    given = {**(object_of(file) if file else {}), **from_options(set_ or [])}
+    configuration = located(given, kind or (_FOLDER if template is None or _FOLDER in given else ""))
+    body = {"name": name, "configuration": configuration, "by": user()}
+    body |= {"template": template} if template else {}
+    body |= {"kind": kind or _FOLDER} if kind or not template else {}
     body |= {"provider": provider} if provider else {}
     body |= {"status": "PAUSED"} if paused else {}
     body |= {"schedule": plan} if (plan := _schedule(cron, timezone)) else {}
@@ -66,7 +79,7 @@ def create(
         print_data(output, made)
     else:
         note(f"connector {name} " + ("can be created" if dry_run else f"created, id {cell(made.get('id'))}"))
-    warn_of_absence(configuration, kind)
+    warn_of_absence(configuration, str(made.get("kind")))
 
 
 def update(

@@ -18,15 +18,24 @@ from uuid import UUID
 import pytest
 import typer.main
 import yaml
+from pydantic import BaseModel
 
 from schemas import errors
 from schemas.errors import TillError
 from tillstream import config
-from tillstream.cli import connector, context, output, run
+from tillstream.api.v1.action import TaskShape
+from tillstream.api.v1.activity import ActivityShape
+from tillstream.api.v1.connector import ConnectorShape
+from tillstream.api.v1.cursor import CursorShape
+from tillstream.api.v1.run import FileShape, RunShape
+from tillstream.api.v1.template import TemplateShape
+from tillstream.api.v1.version import VersionShape
+from tillstream.cli import connector, connector_columns, context, happening, output, run
 from tillstream.cli.app import tree
 from tillstream.cli.deadletter import State
 from tillstream.cli.exit import MEANINGS, ExitStatus, status_of
 from tillstream.cli.place import origin_of, place_of
+from tillstream.cli.rows import Columns
 from tillstream.cli.stack import Teller
 from tillstream.cli.tree import commands
 from tillstream.cli.worker import WorkerRole
@@ -149,6 +158,23 @@ def test_the_roles_of_the_command_line_are_those_of_the_settings() -> None:
 def test_the_words_of_runs_and_connectors_are_those_that_there_are() -> None:
     assert [each.value for each in run.Status] == [each.value for each in RunStatus]
     assert [each.value for each in connector.Status] == [each.value for each in Standing]
+
+
+@pytest.mark.parametrize(
+    ("shown", "model"),
+    [
+        (run.RUNS, RunShape),
+        (run.FILES, FileShape),
+        (happening.EVENTS, ActivityShape),
+        (connector_columns.CONNECTORS, ConnectorShape),
+        (connector_columns.TASKS, TaskShape),
+        (connector_columns.CURSORS, CursorShape),
+        (connector_columns.VERSIONS, VersionShape),
+        (connector_columns.TEMPLATES, TemplateShape),
+    ],
+)
+def test_csv_has_all_fields_of_the_apis_models(shown: Columns, model: type[BaseModel]) -> None:
+    assert list(shown.fields) == list(model.model_fields)
 
 
 def test_a_letters_states_are_those_that_there_are() -> None:
