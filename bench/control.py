@@ -17,6 +17,7 @@ import contextlib
 import json
 import os
 import random
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -403,6 +404,8 @@ async def main() -> None:
     parser.add_argument("--patience", type=float, default=0.0)
     parser.add_argument("--only", default="", help="part of an endpoint's path")
     given = parser.parse_args()
+    if task := asyncio.current_task():  # SIGINT cancels by itself; either way everything started is stopped
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     found = await control(size_of(given.scale), patience_s=given.patience, times=given.times, only=given.only)
     for endpoint, times in sorted(found.mixed.items(), key=lambda each: -each[1].p99_ms):
         print(f"together {endpoint:40s} p50 {times.p50_ms:7.1f} p99 {times.p99_ms:7.1f} max {times.most_ms:7.1f}")

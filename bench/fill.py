@@ -67,7 +67,7 @@ _INSTANT = "to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS') || '+00:
 _RUNS = """
 CREATE UNLOGGED TABLE bench.runs AS
 SELECT *, CASE WHEN type <> 'TEST' THEN row_number() OVER (PARTITION BY type = 'TEST' ORDER BY r) END AS k,
-       date_trunc('second', now()) - (:runs - r + 1) * interval '31536000 seconds' / :runs AS at,
+       date_trunc('second', now() - (:runs - r + 1) * interval '31536000 seconds' / :runs) AS at,
        CASE WHEN r > :runs - :open_runs THEN 'RUNNING'
             WHEN h / 3300 % 100 < 4 THEN 'FAILED' WHEN h / 3300 % 100 < 9 THEN 'PARTIAL_SUCCESS' ELSE 'SUCCESS' END AS status
   FROM (SELECT r, md5('run ' || r)::uuid AS id, h,

@@ -9,7 +9,8 @@ from sinks.ledger import verify, verify_letters
 from sinks.migrate import migrate
 from sinks.pool import close_pool, open_pool
 
-SMALL = Size(connectors=80, runs=400, files=800, payments=4_000, letters=400, activity=1_000, open_runs=5)
+# as many runs as divide a year into fractions of seconds
+SMALL = Size(connectors=80, runs=410, files=820, payments=4_100, letters=410, activity=1_025, open_runs=5)
 
 
 async def test_what_is_filled_balances_as_if_it_had_come_through_the_pipeline(database: str) -> None:
