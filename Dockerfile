@@ -15,7 +15,8 @@ RUN pip install --no-cache-dir "hatchling>=1.27" \
  && /opt/till/bin/pip install --no-cache-dir --no-deps /dist/*.whl
 
 FROM python:3.12-slim
-RUN useradd --system --uid 10001 --home-dir /var/lib/tillstream --create-home till
+RUN useradd --system --uid 10001 --home-dir /var/lib/tillstream --create-home till \
+ && install -d -o till -m 700 /var/lib/tillstream/secrets
 COPY --from=build /opt/till /opt/till
 ENV PATH=/opt/till/bin:$PATH PYTHONUNBUFFERED=1 TILL_HOME=/var/lib/tillstream TILL_HTTP_HOST=0.0.0.0
 USER till

@@ -130,6 +130,20 @@ def test_there_is_one_service_for_each_role_and_they_run_what_till_knows(compose
     assert services["migrate"]["command"] == ["migrate"]
 
 
+def test_the_api_keeps_secrets_where_the_connector_reads_them(compose: dict[str, Any]) -> None:
+    folders = {
+        volume.split(":")[1]: volume.split(":")[0]
+        for volume in compose["services"]["api"]["volumes"]
+        if not volume.endswith(":ro")
+    }
+
+    assert folders == {"/var/lib/tillstream/secrets": "secrets"}
+    assert compose["services"]["connector"]["volumes"] == compose["services"]["api"]["volumes"]
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    assert "TILL_HOME=/var/lib/tillstream" in dockerfile
+    assert "install -d -o till -m 700 /var/lib/tillstream/secrets" in dockerfile  # or the volume would be root's
+
+
 def test_what_the_workers_are_told_are_settings_that_hold(compose: dict[str, Any]) -> None:
     known = {setting.variable for setting in all_settings()}
 
