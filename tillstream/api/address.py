@@ -18,6 +18,8 @@ from tillstream.api.problem import Refusal
 
 _SLASH = "\x00"  # stands for a `/` inside of a segment: the guard lets no NUL through
 _SHOWN = 100
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+DRY_RUN = "dry_run"
 
 
 class Segments:
@@ -53,6 +55,20 @@ async def only_known_parameters(request: Request) -> None:
     if unknown:
         told, there_are = unknown[0][:_SHOWN], f"there are {', '.join(sorted(known))}" if known else "there is none"
         raise Refusal("invalid", f"{told!r} is no parameter of this route; {there_are}", field=told)
+
+
+async def no_dry_run(request: Request) -> None:
+    """
+    A dependency of routes that know no dry run: pass if none is asked for. Elsewhere parameters that are not known do
+    no harm; passing over this one would do what was only to be tried.
+
+    Raises:
+        Refusal: `invalid`; one is asked for.
+    """
+    if DRY_RUN in request.query_params and request.method not in _SAFE:
+        raise Refusal(
+            "invalid", "this route knows no dry run; nothing was done", hint="those of /api/v1 do", field=DRY_RUN
+        )
 
 
 def known_parameters(route: APIRoute) -> frozenset[str]:

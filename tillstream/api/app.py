@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 
 from schemas.errors import TillError
 from tillstream.api import compat, problem, v1
-from tillstream.api.address import Segments, only_known_parameters, whole_segments
+from tillstream.api.address import Segments, no_dry_run, only_known_parameters, whole_segments
 from tillstream.api.compat.envelope import Envelope
 from tillstream.api.guard import Guard
 from tillstream.api.idempotency import Idempotent
@@ -52,7 +52,7 @@ def application(world: World | None = None) -> FastAPI:
     for router in v1.ROUTERS:
         app.include_router(router, dependencies=[Depends(only_known_parameters)])
     for router in compat.ROUTERS:  # the seeds' clients may say more than is heeded
-        app.include_router(router)
+        app.include_router(router, dependencies=[Depends(no_dry_run)])
     app.openapi = lambda: _described(app)  # type: ignore[method-assign]  # as FastAPI's own pages say
     return app
 

@@ -1,5 +1,5 @@
 """
-`Idempotency-Key` on every POST of `/api/v1`: the same request gets the first answer again, for a day.
+`Idempotency-Key` on every POST, also of the seeds' routes: the same request gets the first answer again, for a day.
 
 Answers from 500 on are not kept: the request may be tried again, under the same key, and makes nothing twice.
 """
@@ -59,7 +59,7 @@ class Idempotent:
         """Answer one request, or give its answer again."""
         world = self._world
         key = Headers(scope=scope).get(HEADER) if scope["type"] == "http" else None
-        if key is None or world is None or scope["method"] != "POST" or not scope["path"].startswith("/api/v1/"):
+        if key is None or world is None or scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
         if not _KEY.fullmatch(key):

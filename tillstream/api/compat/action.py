@@ -6,6 +6,7 @@ Each change is logged here; what follows from it its worker logs, in seed 000's 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 from collections import Counter
@@ -15,7 +16,8 @@ from datetime import date
 from typing import Any
 
 from connectors.spec import SourceSpec
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, NotFound
+from tillstream.api.idempotency import Reserved
 from tillstream.api.v1.connector import context_of, trying
 from tillstream.api.v1.source_type import spec_of
 from tillstream.api.world import World
@@ -72,13 +74,16 @@ def shown(world: World, view: ConnectorView) -> ConnectorView:
     return connectors.shown(view, world.specs.get(view.kind))
 
 
-async def made(world: World, name: str, wanted: Wanted) -> ConnectorView:
+async def made(world: World, name: str, wanted: Wanted, reserved: Reserved) -> ConnectorView:
     """
-    A new connector; a worker starts it within seconds.
+    A new connector, or the one that an earlier try of the request made; a worker starts it within seconds.
 
     Raises:
         ConfigError: everything that is wrong with it. Conflict: the name is taken.
     """
+    if reserved.again:
+        with contextlib.suppress(NotFound):
+            return await connectors.find(world.pool, str(reserved.id))
     if wanted.kind not in world.specs:
         there = ", ".join(sorted(world.specs))
         raise ConfigError(f"connector {name!r} cannot be as it is described:\n  kind: must be one of {there}")
@@ -88,7 +93,9 @@ async def made(world: World, name: str, wanted: Wanted) -> ConnectorView:
     described = edit.Described(
         name, spec.kind, wanted.provider, ConnectorStatus.ACTIVE, configuration, wanted.plan.over(None)
     )
-    view = await edit.create(world.pool, described, world.specs, label=label, secrets=world.store)
+    view = await edit.create(
+        world.pool, described, world.specs, label=label, secrets=world.store, identifier=reserved.id
+    )
     _log("connector created", name)
     return await _pinned(world, view, spec)
 
@@ -101,9 +108,11 @@ async def changed(
     status: ConnectorStatus | None = None,
     configuration: Mapping[str, Any] | None = None,
     plan: Plan = _UNPLANNED,
+    expected: int | None = None,
 ) -> ConnectorView:
     """
-    The connector, changed; what is not given stays as it is. A configuration is given whole.
+    The connector, changed; what is not given stays as it is. A configuration is given whole. `expected` is the revision
+    that the caller saw.
 
     Raises:
         ConfigError: everything that is wrong with it. Conflict: the name is taken. NotFound: it was deleted meanwhile.
@@ -120,7 +129,7 @@ async def changed(
             schedule=plan.over(before.schedule),
         )
 
-    done = await edit.change(world.pool, view.id, wish, world.specs, secrets=world.store)
+    done = await edit.change(world.pool, view.id, wish, world.specs, expected=expected, secrets=world.store)
     _log("connector changed", done.view.name)
     return done.view
 
@@ -138,14 +147,14 @@ def insist(told: Mapping[str, object], given: Mapping[str, object]) -> None:
         raise ConfigError("\n  ".join(["the connector cannot be as it is described:", *problems]))
 
 
-async def deleted(world: World, view: ConnectorView) -> None:
+async def deleted(world: World, view: ConnectorView, *, expected: int | None = None) -> None:
     """
     Let go of it: its worker stops it within seconds, its name is free, its payments stay.
 
     Raises:
         NotFound: it was deleted before.
     """
-    await connectors.delete(world.pool, view)
+    await connectors.delete(world.pool, view, expected=expected)
     _log("connector deleted", view.name)
 
 
@@ -163,7 +172,7 @@ async def resumed(world: World, view: ConnectorView, *, by: str = "") -> Connect
     return done
 
 
-async def tried(world: World, view: ConnectorView, *, by: str = "") -> Trial:
+async def tried(world: World, view: ConnectorView, reserved: Reserved, *, by: str = "") -> Trial:
     """
     How a TEST run went: the source is tried as it is configured, from here, and nothing is published.
 
@@ -173,12 +182,15 @@ async def tried(world: World, view: ConnectorView, *, by: str = "") -> Trial:
     view = await _pinned(world, view, spec_of(world, view.kind))
     async with trying(world):
         context = context_of(world, view.id, view.name)
-        return await try_out(world.pool, view, world.specs, context, triggered_by=by, redact=world.redact)
+        return await try_out(
+            world.pool, view, world.specs, context, triggered_by=by, redact=world.redact, run_id=reserved.id
+        )
 
 
 async def asked(
     world: World,
     view: ConnectorView,
+    reserved: Reserved,
     *,
     since: date | None = None,
     until: date | None = None,
@@ -186,15 +198,27 @@ async def asked(
     by: str = "",
 ) -> RunView:
     """
-    A run that somebody wants; a worker begins it within seconds.
+    A run that somebody wants, or the one that an earlier try of the request asked for; a worker begins it within
+    seconds.
 
     Raises:
         Conflict: the connector is paused. ConfigError: its source knows no days, or they are the wrong way round.
     """
+    if reserved.again:
+        with contextlib.suppress(NotFound):
+            return await run.find_run(world.pool, str(reserved.id))
     spec = spec_of(world, view.kind)
     view = await _pinned(world, view, spec)
-    who = by or request.MANUAL
-    run_id = await request.ask(world.pool, view, spec, since=since, until=until, force=force, requested_by=who)
+    run_id = await request.ask(
+        world.pool,
+        view,
+        spec,
+        since=since,
+        until=until,
+        force=force,
+        requested_by=by or request.MANUAL,
+        run_id=reserved.id,
+    )
     _log("run asked for", view.name)
     return await run.find_run(world.pool, str(run_id))
 

@@ -10,7 +10,9 @@ from pydantic import BaseModel, Field
 from tillstream.api.compat import action
 from tillstream.api.compat.run import By, add_actions
 from tillstream.api.compat.shape import Body, Instant, given, takes
+from tillstream.api.idempotency import ReservedDep
 from tillstream.api.problem import PROBLEMS
+from tillstream.api.v1.connector import IfMatch, etag_of, expected_of
 from tillstream.api.world import World, WorldDep
 from tillstream.control import dialect
 from tillstream.control.connector import ConnectorView, Standing
@@ -158,6 +160,7 @@ async def list_connectors(
 async def create_connector(
     world: WorldDep,
     response: Response,
+    reserved: ReservedDep,
     body: Annotated[
         SeedNewConnector, Depends(given(SeedNewConnector, beside=_TOLD - frozenset(SeedNewConnector.model_fields)))
     ],
@@ -165,22 +168,27 @@ async def create_connector(
     """Make a connector; a worker starts it within seconds, or its schedule does."""
     plan = Plan(body.schedule_cron, body.schedule_timezone, body.schedule_enabled)
     wanted = dialect.of_seed_003(body.connector_type, body.source_entity, body.connection_config, plan=plan)
-    view = await action.made(world, body.name, wanted)
+    view = await action.made(world, body.name, wanted, reserved)
     response.headers["Location"] = f"/connectors/{view.number}"
+    response.headers["ETag"] = etag_of(view)
     return SeedDone(connector=_detail(world, view), message="Connector created successfully")
 
 
 @router.get("/{ref}")
-async def show_connector(ref: str, world: WorldDep) -> SeedShown:
+async def show_connector(ref: str, world: WorldDep, response: Response) -> SeedShown:
     """One connector, whole."""
-    return SeedShown(connector=_detail(world, await action.found(world, ref)))
+    view = await action.found(world, ref)
+    response.headers["ETag"] = etag_of(view)
+    return SeedShown(connector=_detail(world, view))
 
 
 @router.put("/{ref}", openapi_extra=takes(SeedChangedConnector))
 async def change_connector(
     ref: str,
     world: WorldDep,
+    response: Response,
     body: Annotated[SeedChangedConnector, Depends(given(SeedChangedConnector, beside=_BESIDE))],
+    if_match: IfMatch = None,
 ) -> SeedDone:
     """Change it; its worker starts it anew, from where it stood. What is not given stays."""
     view = await action.found(world, ref)
@@ -193,16 +201,18 @@ async def change_connector(
         status=None if body.status is None else body.status.wanted,
         configuration=body.connection_config,
         plan=body.plan,
+        expected=expected_of(view, if_match),
     )
+    response.headers["ETag"] = etag_of(done)
     return SeedDone(connector=_detail(world, done), message="Connector updated successfully")
 
 
 @router.post("/{ref}/test", openapi_extra=takes(By))
 async def test_connector(
-    ref: str, world: WorldDep, body: Annotated[By, Depends(given(By))]
+    ref: str, world: WorldDep, reserved: ReservedDep, body: Annotated[By, Depends(given(By))]
 ) -> SeedTested | SeedTestFailed:
     """Try its source, now: a TEST run, which the history has. Nothing is published, its status stays."""
-    trial = await action.tried(world, await action.found(world, ref), by=body.triggered_by)
+    trial = await action.tried(world, await action.found(world, ref), reserved, by=body.triggered_by)
     return SeedTested(run_id=trial.number) if trial.ok else SeedTestFailed(error=trial.error, run_id=trial.number)
 
 

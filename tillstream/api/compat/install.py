@@ -18,7 +18,9 @@ from schemas import identity
 from schemas.errors import ConfigError
 from tillstream.api.compat import action
 from tillstream.api.compat.shape import Instant, takes, whole
+from tillstream.api.idempotency import ReservedDep
 from tillstream.api.problem import PROBLEMS
+from tillstream.api.v1.connector import IfMatch, expected_of
 from tillstream.api.v1.source_type import spec_of
 from tillstream.api.world import World, WorldDep
 from tillstream.control import dialect
@@ -65,22 +67,27 @@ class SeedTask(BaseModel):
 
 @router.post("/{name}", status_code=201, openapi_extra=takes())
 async def install(
-    name: str, world: WorldDep, response: Response, body: Annotated[dict[str, Any], Depends(whole)]
+    name: str,
+    world: WorldDep,
+    response: Response,
+    reserved: ReservedDep,
+    body: Annotated[dict[str, Any], Depends(whole)],
 ) -> SeedInstalled:
     """Install a connector under this name. The provider of its payments is the name."""
     if name.isdecimal() or name.startswith("conn_"):
         raise ConfigError(
             f"{name!r} is a connector's number and cannot be installed", hint="install it under a name of your choice"
         )
-    view = await action.made(world, name, dialect.of_install(name, body, world.specs))
+    view = await action.made(world, name, dialect.of_install(name, body, world.specs), reserved)
     response.headers["Location"] = f"/connectors/{view.number}"
     return SeedInstalled(connector=SeedInstalledConnector(id=str(view.number), name=view.name, status=view.status))
 
 
 @router.delete("/{ref}")
-async def uninstall(ref: str, world: WorldDep) -> SeedUninstalled:
+async def uninstall(ref: str, world: WorldDep, if_match: IfMatch = None) -> SeedUninstalled:
     """Uninstall a connector (seed 003: delete it), by name or number. Its runs and payments stay."""
-    await action.deleted(world, await action.found(world, ref))
+    view = await action.found(world, ref)
+    await action.deleted(world, view, expected=expected_of(view, if_match))
     return SeedUninstalled()
 
 

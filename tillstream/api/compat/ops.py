@@ -12,7 +12,9 @@ from tillstream.api.compat.connectors import SeedSummary, SeedTestFailed, Status
 from tillstream.api.compat.install import SeedUninstalled
 from tillstream.api.compat.run import By, add_actions
 from tillstream.api.compat.shape import Body, Instant, given, takes
+from tillstream.api.idempotency import ReservedDep
 from tillstream.api.problem import PROBLEMS
+from tillstream.api.v1.connector import IfMatch, etag_of, expected_of
 from tillstream.api.world import World, WorldDep
 from tillstream.control import dialect, history
 from tillstream.control.connector import ConnectorView, Standing
@@ -117,27 +119,33 @@ async def list_connectors(
 async def create_connector(
     world: WorldDep,
     response: Response,
+    reserved: ReservedDep,
     body: Annotated[
         OpsNewConnector, Depends(given(OpsNewConnector, beside=_TOLD - frozenset(OpsNewConnector.model_fields)))
     ],
 ) -> OpsOneConnector:
     """Make a connector. Secrets in `config` are kept apart and never told again."""
-    view = await action.made(world, body.name, dialect.of_seed_004(body.type, body.provider, body.config))
+    view = await action.made(world, body.name, dialect.of_seed_004(body.type, body.provider, body.config), reserved)
     response.headers["Location"] = f"/ops/connectors/conn_{view.number}"
+    response.headers["ETag"] = etag_of(view)
     return await _one(world, view)
 
 
 @router.get("/{ref}")
-async def show_connector(ref: str, world: WorldDep) -> OpsOneConnector:
+async def show_connector(ref: str, world: WorldDep, response: Response) -> OpsOneConnector:
     """One connector and how it fares."""
-    return await _one(world, await action.found(world, ref))
+    view = await action.found(world, ref)
+    response.headers["ETag"] = etag_of(view)
+    return await _one(world, view)
 
 
 @router.put("/{ref}", openapi_extra=takes(OpsChangedConnector))
 async def change_connector(
     ref: str,
     world: WorldDep,
+    response: Response,
     body: Annotated[OpsChangedConnector, Depends(given(OpsChangedConnector, beside=_BESIDE))],
+    if_match: IfMatch = None,
 ) -> OpsOneConnector:
     """Change it; its worker starts it anew, from where it stood. What is not given stays."""
     view = await action.found(world, ref)
@@ -151,23 +159,26 @@ async def change_connector(
         status=None if body.status is None else body.status.wanted,
         configuration=configuration,
         plan=plan,
+        expected=expected_of(view, if_match),
     )
+    response.headers["ETag"] = etag_of(done)
     return await _one(world, done)
 
 
 @router.delete("/{ref}")
-async def delete_connector(ref: str, world: WorldDep) -> SeedUninstalled:
+async def delete_connector(ref: str, world: WorldDep, if_match: IfMatch = None) -> SeedUninstalled:
     """Delete it. Its runs and payments stay."""
-    await action.deleted(world, await action.found(world, ref))
+    view = await action.found(world, ref)
+    await action.deleted(world, view, expected=expected_of(view, if_match))
     return SeedUninstalled()
 
 
 @router.post("/{ref}/test", openapi_extra=takes(By))
 async def test_connector(
-    ref: str, world: WorldDep, body: Annotated[By, Depends(given(By))]
+    ref: str, world: WorldDep, reserved: ReservedDep, body: Annotated[By, Depends(given(By))]
 ) -> OpsFound | SeedTestFailed:
     """Try its source, now, and name the files that it would read. Nothing is published, its status stays."""
-    trial = await action.tried(world, await action.found(world, ref), by=body.triggered_by)
+    trial = await action.tried(world, await action.found(world, ref), reserved, by=body.triggered_by)
     if not trial.ok:
         return SeedTestFailed(error=trial.error, run_id=trial.number)
     return OpsFound(filesFound=list(trial.found))

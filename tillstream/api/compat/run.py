@@ -10,6 +10,7 @@ from pydantic import AliasChoices, BaseModel, Field
 
 from tillstream.api.compat import action
 from tillstream.api.compat.shape import Body, Instant, given, takes
+from tillstream.api.idempotency import ReservedDep
 from tillstream.api.world import World, WorldDep
 from tillstream.control import history
 from tillstream.control.connector import ConnectorView
@@ -133,22 +134,32 @@ def add_actions(router: APIRouter) -> None:
 
 
 async def run_now(
-    ref: str, world: WorldDep, response: Response, body: Annotated[RunNow, Depends(given(RunNow))]
+    ref: str,
+    world: WorldDep,
+    response: Response,
+    reserved: ReservedDep,
+    body: Annotated[RunNow, Depends(given(RunNow))],
 ) -> SeedAsked:
     """Run it now. The answer does not wait: the history tells how it ends."""
     view = await action.found(world, ref)
-    run = await action.asked(world, view, since=body.day, until=body.day, force=body.force, by=body.triggered_by)
+    run = await action.asked(
+        world, view, reserved, since=body.day, until=body.day, force=body.force, by=body.triggered_by
+    )
     response.headers["Location"] = _place(run)
     return SeedAsked(run_id=run.number or 0, status=run.status, message="Connector run started")
 
 
 async def backfill(
-    ref: str, world: WorldDep, response: Response, body: Annotated[Days, Depends(given(Days))]
+    ref: str,
+    world: WorldDep,
+    response: Response,
+    reserved: ReservedDep,
+    body: Annotated[Days, Depends(given(Days))],
 ) -> SeedBackfillAsked:
     """Read days of the past. What is done already is skipped, unless it is forced."""
     view = await action.found(world, ref)
     run = await action.asked(
-        world, view, since=body.startDate, until=body.endDate, force=body.force, by=body.triggered_by
+        world, view, reserved, since=body.startDate, until=body.endDate, force=body.force, by=body.triggered_by
     )
     response.headers["Location"] = _place(run)
     days = (body.endDate - body.startDate).days + 1

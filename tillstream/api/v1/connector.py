@@ -293,7 +293,7 @@ async def patch_connector(
 async def delete_connector(ref: str, world: WorldDep, if_match: IfMatch = None, dry_run: DryRun = False) -> Response:
     """Delete it: its worker stops it within seconds, its name is free, its runs and payments stay."""
     view = await found(world, ref)
-    expected = None if if_match is None else _expected(view, if_match)
+    expected = expected_of(view, if_match)
     if not dry_run:
         await connectors.delete(world.pool, view, expected=expected)
     return Response(status_code=204)
@@ -374,15 +374,22 @@ async def _changed(
             "a change names the state that it is meant for",
             hint="send the connector's ETag as If-Match",
         )
-    expected = _expected(view, if_match)
+    expected = expected_of(view, if_match)
     done = await edit.change(
         world.pool, view.id, wish, world.specs, expected=expected, secrets=world.store, dry_run=dry_run
     )
     return answer_of(world, done.view, response)
 
 
-def _expected(view: ConnectorView, if_match: str) -> int | None:
-    """The revision that a change is meant for; None for any."""
+def expected_of(view: ConnectorView, if_match: str | None) -> int | None:
+    """
+    The revision that a change is meant for; None for any.
+
+    Raises:
+        PreconditionFailed: it is not the one that there is.
+    """
+    if if_match is None:
+        return None
     tags = [each.strip() for each in if_match.split(",")]
     if "*" in tags:
         return None
