@@ -10,7 +10,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from connectors.delivery import Delivery, Filter
@@ -95,6 +95,8 @@ class Execution:
         self.runs.hold(run, task)
         if self.known.take_edited(task.key):
             run.warn(f"{task.descriptor}: {EDITED}")
+        if self.known.is_set(task.key):
+            task = replace(task, is_set=True)
         work = self.known.begin(task, self.ports.clock.now(), counted=run.carried.pop(task.key, None))
         if task.recurring:  # a poll that failed has not moved it
             self.lag.begins(task.key, self.ports.clock.now())
@@ -317,6 +319,7 @@ class Execution:
             used=work.used,
             configuration_version=self.connector.version,
             recurring=work.task.recurring,
+            edit=self.known.edit_of(work, self.epoch),
             revision_at=work.revision_at,
             updated_at=self.ports.clock.now(),
         )

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from connectors.source import Cursor, Task
 from connectors.task import Work
-from schemas.checkpoint import Checkpoint, Counts
+from schemas.checkpoint import Checkpoint, Counts, CursorEdit
 
 _LAST_RUNS = 100  # telling the run log of one again costs it two statements
 _REVISION_STEP = timedelta(microseconds=1)  # what the timestamps of events can tell apart
@@ -37,6 +37,7 @@ class Known:
         self._done: dict[str, str] = {}  # key → the descriptor under which it was met, empty where that is not known
         self._revisions: dict[str, datetime] = {}
         self._edited: set[str] = set()
+        self._set: dict[str, tuple[Cursor | None, CursorEdit]] = {}
         self._same_content: set[tuple[str, str]] = set()
         self._order = 0
         self._seq = 0
@@ -57,6 +58,7 @@ class Known:
                 self.cursors[key] = checkpoint.cursor
             if checkpoint.edit is not None:
                 self._edited.add(key)
+                self._set[key] = checkpoint.cursor, checkpoint.edit
             if checkpoint.run_id in going_on:
                 self.carried.setdefault(checkpoint.run_id, {})[key] = checkpoint.counts
             if checkpoint.done:
@@ -78,6 +80,20 @@ class Known:
         edited = key in self._edited
         self._edited.discard(key)
         return edited
+
+    def is_set(self, key: str) -> bool:
+        """Whether an operator put the task's cursor where this life found it."""
+        return key in self._set
+
+    def edit_of(self, work: Work, epoch: int) -> CursorEdit | None:
+        """
+        The edit that put the work's cursor where it still is: until something is read, whoever comes next must know of
+        it. What a checkpoint of this epoch counts is of this epoch.
+        """
+        cursor, edit = self._set.get(work.task.key, (None, None))
+        if edit is None or cursor is None or work.done or work.cursor != cursor:
+            return None
+        return edit.model_copy(update={"epoch": epoch})
 
     def is_unusable(self, key: str) -> bool:
         """Whether the task is done, and no record of it could be used."""

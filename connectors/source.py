@@ -52,6 +52,9 @@ class Task:
     A task is read once, unless it is `recurring`: a stream of changes, an API that is polled. Such a task goes on where
     its cursor stands each time it is listed. Its end is only a pause, which lets its run be counted and confirmed; a
     run of recurring tasks that find nothing to read is no run. Its records name their `revision` themselves.
+
+    `is_set`: an operator put its cursor where it is, and nothing was read since. A source that can tell whether its
+    records are named there as they are when it comes to them by itself, does so before it reads on.
     """
 
     descriptor: str
@@ -63,6 +66,7 @@ class Task:
     file: File | None = None
     # what the source needs to read it and may forget: never persisted
     context: Any = None
+    is_set: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,7 @@ class CheckpointFile(BaseModel):
 
 
 class CursorEdit(BaseModel):
-    """That an operator put the cursor where it is. Gone with the first checkpoint of a reading that follows."""
+    """That an operator put the cursor where it is. Gone with the first checkpoint of a reading that moves it."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 

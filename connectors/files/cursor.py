@@ -18,7 +18,7 @@ class FileCursor(CursorModel):
 
     advice: ClassVar[tuple[str, ...]] = (
         "offset, row and line belong together, as a cursor of this file had them",
-        "events are named by their row: other numbers publish the same records under other ids",
+        "the file is gone through up to there first; what is no record's end, or another row, pauses the connector",
         "a file that is not where it was any more is not read again",
     )
 

@@ -4,6 +4,9 @@ A local file at rest → batches of records. Shared by every source whose record
 What is published are the bytes whose hash is the task's key, or none: a file read from its beginning is hashed again
 while it is parsed, and one that changes meanwhile is an error. A cursor with an `offset` stands at a record's end in
 the file; one without stands at the file's end.
+
+Records are named by their row. A cursor that an operator set is held against the file before anything is read after it:
+with the row of another place its records would come under ids that stand for others already, and all of them die.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from connectors.files.objects import JsonLinesParser, JsonParser
 from connectors.files.rows import KEPT_HEAD, Parsed, Parser
 from connectors.files.thread import Threads
 from connectors.source import WHOLE_OBJECT, Batch, Cursor, Rejection, Task
-from schemas.errors import RecordRejected, SourceChanged
+from schemas.errors import RecordRejected, SourceChanged, SourceMisconfigured
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ class FileReader:
 
         Raises:
             SourceUnavailable, SourceChanged: the file is gone, or another one by now. Disposition: retry.
+            SourceMisconfigured: an operator set the cursor to what is no record's end. Disposition: pause.
         """
         if is_end(since):
             return
@@ -69,8 +73,12 @@ class FileReader:
                         raise SourceChanged(f"{task.descriptor} has other content by now")
             here = {"file": task.descriptor, "stamp": local.stamp or file.stamp}
             last = Batch((), (), here)
+            place = since if since and "offset" in since else None
+            if place is not None and task.is_set:
+                async for _ in self._followed(file, local, task, place):
+                    yield Batch((), (), since or {})
             try:
-                async for parsed in self._parsed(file, local, task, since if since and "offset" in since else None):
+                async for parsed in self._parsed(file, local, task, place):
                     if last.read:
                         yield last
                     last = Batch(
@@ -93,6 +101,31 @@ class FileReader:
             case _:
                 return DelimitedParser(mapper, encoding, place, delimiter=self._config.delimiter or None)
 
+    async def _followed(self, file: Content, local: LocalFile, task: Task, place: Cursor) -> AsyncIterator[None]:
+        """
+        Go through the file up to the place, a block at a time, and see that a record ends there, of that number.
+
+        Raises:
+            SourceMisconfigured: none does.
+        """
+        parser = self.parser(local.name, source_object=task.source_object)
+        offset, target = 0, int(place["offset"])
+        try:
+            while offset < target and (block := await file.block(offset, min(BLOCK_BYTES, target - offset))):
+                offset += len(block)
+                for _ in parser.feed(block, final=False, at_once=offset == target):
+                    pass
+                yield
+            found = parser.place()
+        except RecordRejected as exc:
+            raise _misplaced(task, f"the file cannot be read up to there: {exc}") from exc
+        if offset < target:
+            raise _misplaced(task, f"the file ends at byte {offset}")
+        if found["offset"] != target:
+            raise _misplaced(task, f"record {found['row']} ends at byte {found['offset']}, and none at {target}")
+        if found["row"] != place["row"]:
+            raise _misplaced(task, f"at byte {target} it is row {found['row']}, not {place['row']}")
+
     async def _parsed(self, file: Content, local: LocalFile, task: Task, place: Cursor | None) -> AsyncIterator[Parsed]:
         parser = self.parser(local.name, source_object=task.source_object, place=place)
         offset = parser.offset
@@ -108,6 +141,13 @@ class FileReader:
                 yield parsed
         if digest is not None and digest.hexdigest() != task.key:
             raise SourceChanged(f"{task.descriptor} had other content when it was read")
+
+
+def _misplaced(task: Task, why: str) -> SourceMisconfigured:
+    return SourceMisconfigured(
+        f"the cursor of {task.descriptor}, which an operator set, is no place of it: {why}; nothing was read after it",
+        hint="pause the connector, set the cursor to a place that the task had, or reset it; then resume",
+    )
 
 
 async def _whole(file: Content, ref: FileRef, task: Task, exc: RecordRejected) -> Rejection:

@@ -87,9 +87,10 @@ class Parser(ABC):
         offset, line = self._passing.begins_at if self._passing else (self.offset, self.line)
         return {"format": self.format, "offset": offset, "row": self.row, "line": line, "encoding": codec}
 
-    def feed(self, block: bytes, *, final: bool) -> Iterator[Parsed]:
+    def feed(self, block: bytes, *, final: bool, at_once: bool = False) -> Iterator[Parsed]:
         """
-        The batches that the next block completes; with `final` also what is left.
+        The batches that the next block completes; with `final` also what is left. A record of many blocks may wait for
+        more of them, unless it is wanted `at_once`.
 
         Raises:
             RecordRejected: the file as a whole cannot be read.
@@ -105,7 +106,7 @@ class Parser(ABC):
             block = block[mark:]
         text, dangling = self._decode(block, final=final)
         self._fresh.append(text)
-        if not final and sum(map(len, self._fresh)) < len(self._carry):
+        if not (final or at_once) and sum(map(len, self._fresh)) < len(self._carry):
             return  # a record of many blocks is tried again only when it has doubled
         text = "".join([self._carry, *self._fresh])
         self._fresh.clear()

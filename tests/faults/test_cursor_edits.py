@@ -17,6 +17,7 @@ import pytest
 
 from connectors import directory
 from connectors.files.rows import BATCH_ROWS
+from schemas.checkpoint import Checkpoint
 from schemas.errors import Conflict
 from sinks.ledger import verify, verify_letters
 from tests.faults import oracle
@@ -234,7 +235,9 @@ async def test_an_edit_is_applied_once_wherever_its_owner_dies(stage: Stage, tmp
     assert {log[f"a{row}"] for row in range(1, MIDDLE + 1)} == {1}
     assert {log[f"a{row}"] for row in range(MIDDLE + 1, ROWS + 1)} == {2}
     written = await oracle.records_of(stage.bootstrap, stage.topics.connector_state.name)
-    assert sum(b'"edit":{' in (record.value or b"") for record in written) == 1, "it was written once"
+    told = [Checkpoint.model_validate_json(record.value) for record in written if b'"edit":{' in (record.value or b"")]
+    # who reads on says it, too, under an epoch of its own, as long as it has not moved
+    assert sum(each.edit is not None and each.edit.epoch == 1 for each in told) == 1, "it was written once"
     assert [each["kind"] for each in await edits_told(stage, view)] == ["cursor.asked", "cursor.edited"]
     for worker in (heir, *others):
         assert await worker.stop() == 0
