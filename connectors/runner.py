@@ -164,6 +164,16 @@ class Runner:
         self._execution.cancel(run)
         return True
 
+    async def started(self) -> bool:
+        """Wait until it knows where its tasks stand, and its first one is started; False: a stop came before."""
+        known = [asyncio.ensure_future(each.wait()) for each in (self._restored, self._stop)]
+        try:
+            await asyncio.wait(known, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in known:
+                each.cancel()
+        return self._restored.is_set()
+
     async def left_of(self, run_id: UUID) -> Counts | None:
         """
         What earlier lives counted of a run that goes on, by its checkpoints; None if there are none.
@@ -171,13 +181,7 @@ class Runner:
         Raises:
             Stopped: a stop came before it was known.
         """
-        known = [asyncio.ensure_future(each.wait()) for each in (self._restored, self._stop)]
-        try:
-            await asyncio.wait(known, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for each in known:
-                each.cancel()
-        if not self._restored.is_set():
+        if not await self.started():
             raise Stopped
         carried = self._known.carried.get(run_id)
         return total(carried.values()) if carried else None

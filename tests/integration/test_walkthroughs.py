@@ -123,9 +123,15 @@ def _url(stage: Stage, worker: Worker) -> str:
 
 
 def _logged_as_the_seed_does(log: str) -> None:
-    for line in (
-        'msg="Install connector example" component=connector-manager',
+    lines = [line for line in log.splitlines() if "provider=example" in line]
+    in_order = (
+        'msg="Install connector example" component=connector-manager config="{directory:',
+        'msg="Starting task..." component=scheduler provider=example task-id="ImRpcmVjdG9yeSI="',
         'msg="Connector installed" component=connector-manager',
+    )
+    at = [next(number for number, line in enumerate(lines) if told in line) for told in in_order]
+    assert at == sorted(at), lines[:10]
+    for line in (
         'msg="Task terminated with success" component=scheduler',
         'msg="Uninstalling connector" component=connector-manager provider=example',
         'msg="Connector uninstalled" component=connector-manager provider=example',

@@ -14,11 +14,13 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 from uuid import UUID
 
 from connectors.envelope import Connector
 from connectors.ports import Ports
 from connectors.runner import Runner, State, Status
+from connectors.secret_text import masked
 from connectors.spec import SourceSpec
 from connectors.wait import Stopped
 from schemas import metric
@@ -127,7 +129,7 @@ class Member:
             await self._report_refusal(exc)
             return
         self.runner = runner
-        logger.info("Connector installed", extra=_facts(wanted.provider, epoch=held.epoch))
+        self._begin(self._tell_installed(runner, held))
         self.serve(self._asked)
         if self._taking:
             await asyncio.wait(self._taking)  # what an earlier life began goes on before the first poll
@@ -135,6 +137,11 @@ class Member:
         await runner.run()
         self.lease.forget_all(metric.CONNECTOR_STATE)  # it measures nothing any more, and shows that it is paused
         self.fenced = runner.fenced
+
+    async def _tell_installed(self, runner: Runner, held: Claim) -> None:
+        """In seed 000's order: after its first task was started."""
+        if await runner.started():
+            logger.info("Connector installed", extra=_facts(self.desired.provider, epoch=held.epoch))
 
     async def _claimed(self) -> tuple[Claim, Runner]:
         """
@@ -152,7 +159,8 @@ class Member:
             )
         names = {"name": wanted.name, "provider": wanted.provider, "known_as": wanted.name}
         config = checked(spec, wanted.configuration, **names)
-        logger.info("Install connector %s", wanted.name, extra=_facts(wanted.provider, kind=wanted.kind))
+        told = _facts(wanted.provider, kind=wanted.kind, config=_told(masked(wanted.configuration, spec.config)))
+        logger.info("Install connector %s", wanted.name, extra=told)
         took = await take_over(world.pool, world.state, wanted.id, worker=world.worker, clock=world.ports.clock)
         self.claim = held = took.claim
         self.edits = took.edits
@@ -296,6 +304,14 @@ class Member:
         if gone and self.claim is not None:
             with contextlib.suppress(TillError):  # then it is taken for held until it was silent for long enough
                 await release(self._world.pool, self.claim)
+
+
+# a source's own
+def _told(configuration: Mapping[str, Any]) -> str:
+    """As seed 000 prints one: `{}`, `{/tmp/payments}`; several options with their names."""
+    if len(configuration) < 2:
+        return "{" + "".join(str(value) for value in configuration.values()) + "}"
+    return "{" + " ".join(f"{name}:{value}" for name, value in sorted(configuration.items())) + "}"
 
 
 def _facts(provider: str = "", **facts: object) -> dict[str, dict[str, object]]:
