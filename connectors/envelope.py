@@ -35,7 +35,7 @@ MAX_EVENT_BYTES = EVENT_MAX_BYTES - 4_096  # key, headers and the batch around i
 @dataclass(frozen=True, slots=True)
 class Connector:
     """
-    A configured source, as the runner knows it. `provider` is frozen at the first publish.
+    A configured source, as the runner knows it. `provider` is frozen by the first run.
 
     `version` is that of its configuration, from 1 on.
     """

@@ -14,7 +14,7 @@ from schemas.errors import Disposition, SinkError
 ROOT = Path(__file__).parents[1]
 _PACKAGES = ("schemas", "connectors", "streams", "sinks")
 # Calls that reject a record, and the place of the reason among their arguments.
-_CALLS = {"RecordRejected": 0, "PydanticCustomError": 0, "Rejection": 1, "rejected": 0}
+_CALLS = {"RecordRejected": 0, "PydanticCustomError": 0, "Rejection": 1, "rejected": 0, "_reject": 0}
 
 
 @cache
@@ -34,11 +34,13 @@ def reasons() -> Mapping[str, tuple[str, ...]]:
 
 def codes(node: ast.AST) -> Iterator[str]:
     """The reasons for a rejection that a call spells out."""
-    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+    if not isinstance(node, ast.Call):
         return
-    place = _CALLS.get(node.func.id)
+    name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    place = _CALLS.get(name)
     if place is None or len(node.args) <= place:
         return
     code = node.args[place]
-    if isinstance(code, ast.Constant) and isinstance(code.value, str) and code.value.isidentifier():
-        yield code.value
+    for each in (code.body, code.orelse) if isinstance(code, ast.IfExp) else (code,):
+        if isinstance(each, ast.Constant) and isinstance(each.value, str) and each.value.isidentifier():
+            yield each.value

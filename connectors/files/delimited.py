@@ -186,8 +186,10 @@ class DelimitedParser(Parser):
                 row = next(csv.reader(_with_ends(text), delimiter=self._delimiter or ",", strict=True))
             if len(row) != len(self._header):
                 cut = body.ends_open and end == len(body.lines) and len(row) < len(self._header)
-                reason = "truncated" if cut else "ragged_row"
-                raise RecordRejected(reason, f"the row has {len(row)} fields, the header {len(self._header)}")
+                raise RecordRejected(
+                    "truncated" if cut else "ragged_row",
+                    f"the row has {len(row)} fields, the header {len(self._header)}",
+                )
             record = self._read_row(row, f"row {self.row + 1}", body.first_line + first)
             if record is not None and self._mapper.keeps_record:
                 record = with_raw(record, text.rstrip("\r\n"))

@@ -55,7 +55,12 @@ echo "$created"
 id=$(id_in <<< "$created")
 
 say "2. Test the connection: it names the files that it would read."
-call -X POST "$api/ops/connectors/$id/test"
+tested=$(call -X POST "$api/ops/connectors/$id/test")
+echo "$tested"
+if [[ $tested != *'"success":true'* ]]; then
+  echo "the test failed: is it the right password? See \$SFTP_PASS above. The connector is left: $api/ops/connectors/$id" >&2
+  exit 1
+fi
 
 say "3. Run it now: download, verify, read, publish, store."
 run=$(call -X POST "$api/ops/connectors/$id/run-now" | tee /dev/stderr | run_in)

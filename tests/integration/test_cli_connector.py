@@ -121,6 +121,34 @@ def test_connectors_are_listed_by_what_they_are_and_how_they_fare(till: Till, da
     assert till("connector", "health", "two").returncode == 0
 
 
+_STOPPED = """
+INSERT INTO connector_reports (connector_id, state, problem, hint, runs_open, pending, skipped)
+SELECT id, 'paused', 'refused', '', 0, 0, '{}' FROM connectors WHERE name = $1
+"""
+
+
+def test_a_connector_that_stopped_itself_is_not_well(till: Till, database: str) -> None:
+    for name in ("a well one", "stopped"):
+        assert till("connector", "create", name, "-O", "directory=/in").returncode == 0
+    in_database(database, lambda held: held.execute(_STOPPED, "stopped"))
+
+    told = till("connector", "health", "-o", "json")
+
+    assert told.returncode == ExitStatus.FAILED
+    first = json.loads(told.stdout)["data"][0]
+    assert (first["name"], first["status"]) == ("stopped", "FAILED")
+    assert till("connector", "health", "stopped").returncode == ExitStatus.FAILED
+    assert till("connector", "health", "a well one").returncode == 0
+
+
+def test_a_schedule_is_not_taken_for_a_clock(till: Till) -> None:
+    made = till("connector", "create", "nightly", "-O", "directory=/in", "--cron", "0 3 * * *", "--timezone", "UTC")
+
+    assert made.returncode == 0
+    assert "nothing here starts it by the clock" in made.stderr
+    assert "by the clock" not in till("connector", "create", "polls", "-O", "directory=/in").stderr
+
+
 def test_a_connector_is_made_of_a_template_and_what_it_asks_for(till: Till) -> None:
     found = till.json("connector", "templates")["data"]
     assert found

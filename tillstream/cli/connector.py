@@ -23,7 +23,8 @@ group = typer.Typer(help="Configured sources.", no_args_is_help=True)
 
 NameArgument = Annotated[str, typer.Argument(help="Its name, id or number.", autocompletion=complete.connectors)]
 _MOST_TASKS = 1_000
-_SICK = ("down", "degraded")  # the worst first
+_SICK = ("down", "failed", "degraded")  # the worst first
+_WELL = len(_SICK)
 
 # a connector as the API tells it
 View = Mapping[str, Any]
@@ -104,13 +105,13 @@ def health(
     """
     Tell how connectors fare, those that are not well first.
 
-    Ends with 1 if one is down or degraded.
+    Ends with 1 if one is down or degraded, or FAILED: it stopped itself, or its last runs failed.
     """
     if connector is None:
         views = ask(lambda api: api.rows("/connectors"))
     else:
         views = [ask(lambda api: api.get(connector_path(connector)))]
-    views.sort(key=lambda view: _SICK.index(view["health"]) if view.get("health") in _SICK else len(_SICK))
+    views.sort(key=_wellness)
     names = ("name", "status", "health", "cause", "success_rate", "last_run_status", "last_run_at")
     if output is not Output.TABLE:
         told = [{name: view.get(name) for name in names} for view in views]
@@ -119,8 +120,16 @@ def health(
         rows = [(*(view.get(name) for name in names[:-1]), seconds(view.get("last_run_at"))) for view in views]
         columns = ("connector", "status", "health", "cause", "success %", "last run", "at")
         print_table(columns, rows, empty="no connectors yet")
-    if any(view.get("health") in _SICK for view in views):
+    if any(_wellness(view) < _WELL for view in views):
         raise typer.Exit(ExitStatus.FAILED)
+
+
+# an object of the API
+def _wellness(view: Mapping[str, Any]) -> int:
+    """The lower, the worse."""
+    health = view.get("health")
+    word = "failed" if view.get("status") == "FAILED" and health != "down" else health
+    return _SICK.index(word) if word in _SICK else _WELL
 
 
 @group.command("history")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,7 +29,12 @@ ConfigurationOption = Annotated[
     typer.Option("--option", "-O", metavar="KEY=VALUE", help="A key of its configuration; JSON, or text. Repeatable."),
 ]
 CronOption = Annotated[
-    str | None, typer.Option("--cron", help="Run by the clock, five fields, and do not poll; empty: poll.")
+    str | None,
+    typer.Option(
+        "--cron",
+        help="Five fields. It does not poll then, and runs when it is asked to: nothing here starts it by the clock."
+        " Empty: poll.",
+    ),
 ]
 ZoneOption = Annotated[str | None, typer.Option("--timezone", help="The zone of --cron.")]
 line_of = change.line_of
@@ -54,7 +60,7 @@ def create(
     ] = None,
     set_: ConfigurationOption = None,
     file: Annotated[Path | None, typer.Option(help="JSON file of its configuration; options win over it.")] = None,
-    provider: Annotated[str | None, typer.Option(help="Who moves the money; frozen at the first publish.")] = None,
+    provider: Annotated[str | None, typer.Option(help="Who moves the money; frozen by the first run.")] = None,
     paused: Annotated[bool, typer.Option("--paused", help="Create it, and let it wait to be resumed.")] = False,
     cron: CronOption = None,
     timezone: ZoneOption = None,
@@ -79,6 +85,7 @@ def create(
         print_data(output, made)
     else:
         note(f"connector {name} " + ("can be created" if dry_run else f"created, id {cell(made.get('id'))}"))
+        _note_clock(made)
     warn_of_absence(configuration, str(made.get("kind")))
 
 
@@ -88,7 +95,7 @@ def update(
     file: Annotated[
         Path | None, typer.Option(help="JSON file of a whole new configuration; options win over it.")
     ] = None,
-    provider: Annotated[str | None, typer.Option(help="Who moves the money, until the first publish.")] = None,
+    provider: Annotated[str | None, typer.Option(help="Who moves the money, until the first run.")] = None,
     name: Annotated[str | None, typer.Option("--name", help="Another name for it.")] = None,
     cron: CronOption = None,
     timezone: ZoneOption = None,
@@ -125,6 +132,7 @@ def update(
         note(f"connector {told} {'can be updated' if dry_run else 'updated; its worker starts it anew'}")
         if not dry_run and (advice := change.advice(told, different)):
             note(advice)
+        _note_clock(after)
     warn_of_absence(after.get("configuration") or {}, str(after.get("kind")))
 
 
@@ -190,6 +198,13 @@ def _switch(connector: str, below: str, body: dict[str, str], output: Output, *,
         print_data(output, view)
     else:
         note(f"connector {cell(view.get('name'))} {'would be' if dry_run else 'is'} {now}")
+
+
+# an object of the API
+def _note_clock(view: Mapping[str, Any]) -> None:
+    if (view.get("schedule") or {}).get("cron"):
+        name = cell(view.get("name"))
+        note(f"it does not poll, and nothing here starts it by the clock: let yours call `till connector run {name!r}`")
 
 
 def _schedule(cron: str | None, timezone: str | None) -> dict[str, Any]:

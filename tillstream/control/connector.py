@@ -552,7 +552,7 @@ async def named(held: Connection, name: str) -> ConnectorView | None:
 
 def _frozen(view: ConnectorView) -> Conflict:
     return Conflict(
-        f"the provider of {view.name!r} is frozen: it is part of the keys of what was published",
+        f"the provider of {view.name!r} is frozen since its first run: it is part of the keys of what is published",
         hint="create another connector for another provider",
     )
 

@@ -3,7 +3,7 @@ A connector as a file, `connector.yaml`: what `till connector apply` brings abou
 
     name: axis                      how operators call it; names the connector that is created or changed
     kind: sftp                      the source; never changes
-    provider: AXIS                  who moves the money; optional, the name; frozen at the first publish
+    provider: AXIS                  who moves the money; optional, the name; frozen by the first run
     status: ACTIVE                  or PAUSED; optional, as it is, and so is FAILED
     schedule: {cron: "0 3 * * *"}   and timezone, enabled; optional, as it is; a connector with a cron does not poll
     configuration:                  the source's own options: `till source show sftp`

@@ -60,7 +60,7 @@ class ReportShape(Model):
 
 
 class ScheduleShape(Model):
-    """When it runs by itself; one with a `cron` does not poll."""
+    """One with a `cron` does not poll, and runs when it is asked to: nothing here starts it by the clock."""
 
     cron: str | None
     timezone: str
@@ -107,7 +107,7 @@ class ConnectorDetail(ConnectorShape):
 
 
 class ScheduleBody(Body):
-    """Five fields of cron, in a zone; without `cron` it polls."""
+    """Five fields of cron, in a zone, which nothing here acts on: it runs when asked. Without `cron` it polls."""
 
     cron: str | None = Field(default=None, max_length=100)
     timezone: str = Field(default=Schedule().timezone, max_length=64)
@@ -116,7 +116,7 @@ class ScheduleBody(Body):
 
 class NewConnector(Body):
     """
-    A connector that is to be. Without `provider` its template's is it, or its name; it freezes at the first publish.
+    A connector that is to be. Without `provider` its template's is it, or its name; the first run freezes it.
 
     Of a `template` (`GET /templates`) it has the kind, and the options that are not given here.
     """
