@@ -19,6 +19,7 @@ from tillstream.cli.url import checked_url, is_plain
 group = typer.Typer(help="The APIs that commands may ask, by names of one's own.", no_args_is_help=True)
 
 NameArgument = Annotated[str, typer.Argument(help="A name of your choice.")]
+_FIELDS = ("name", "url", "current")
 KnownArgument = Annotated[str, typer.Argument(help="Its name.", autocompletion=complete.contexts)]
 
 
@@ -28,7 +29,7 @@ def list_(output: OutputOption = Output.TABLE) -> None:
     found = contextfile.read(contextfile.path_of(os.environ))
     told = [{"name": name, "url": url, "current": name == found.current} for name, url in found.urls.items()]
     if output is not Output.TABLE:
-        print_data(output, told)
+        print_data(output, told, fields=_FIELDS)
         return
     rows = [(each["name"], each["url"], "yes" if each["current"] else "") for each in told]
     print_table(("context", "url", "current"), rows, empty="no contexts yet: `till context add --help`")

@@ -19,6 +19,7 @@ def till(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
 
 def test_contexts_are_added_used_listed_and_removed(till: Till, tmp_path: Path) -> None:
     assert till("context", "list").stderr.startswith("no contexts yet")
+    assert till("context", "list", "-o", "csv").stdout.splitlines() == ["name,url,current"]
     planned = till("context", "add", "bank", "https://till.bank.example", "--dry-run")
     assert (planned.returncode, planned.stderr) == (0, "context bank would be added\n")
     assert not (tmp_path / "contexts.toml").exists()
