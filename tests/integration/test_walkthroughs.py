@@ -132,6 +132,8 @@ def _logged_as_the_seed_does(log: str) -> None:
     at = [next(number for number, line in enumerate(lines) if told in line) for told in in_order]
     assert at == sorted(at), lines[:10]
     for line in (
+        'msg="Restoring state" component=connector-manager provider=directory',
+        'msg="Not installed, skip" component=connector-manager provider=directory',
         'msg="Task terminated with success" component=scheduler',
         'msg="Uninstalling connector" component=connector-manager provider=example',
         'msg="Connector uninstalled" component=connector-manager provider=example',

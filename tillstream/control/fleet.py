@@ -107,6 +107,7 @@ class Fleet:
     async def run(self) -> None:
         """Compare, start, stop, report, until `stop`."""
         logger.info("Restoring state", extra=_facts())
+        is_told = False
         beside = [
             asyncio.create_task(Signal(self._wake).listen(self._world.pool), name="desired: signals"),
             asyncio.create_task(self._beat_for_ever(), name="heartbeat of claims"),
@@ -118,6 +119,10 @@ class Fleet:
                     self._picture = await desired(self._world.pool)
                 except TillError as exc:
                     logger.warning("desired connectors unknown", extra=_facts(error=exc, code=exc.code))
+                else:
+                    if not is_told:
+                        self._tell_absent()
+                    is_told = True
                 self._compare()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), self._refresh_s)
@@ -125,6 +130,13 @@ class Fleet:
             for each in beside:
                 each.cancel()
             await self._end()
+
+    def _tell_absent(self) -> None:
+        """In seed 000's words: the kinds of source that are here, and of which no connector is installed."""
+        installed = {each.kind for each in (*self._picture.connectors, *self._picture.paused)}
+        for kind in sorted(self._world.specs.keys() - installed):
+            logger.info("Restoring state", extra=_facts(kind))
+            logger.info("Not installed, skip", extra=_facts(kind))
 
     def _compare(self) -> None:
         """Bring what runs one step nearer to what is wanted. Waits for nothing."""
