@@ -143,6 +143,20 @@ async def test_a_bug_is_told_by_its_requests_id_alone(api: Client, caplog: pytes
     assert record.facts["request"] == answer.headers["X-Request-ID"]  # type: ignore[attr-defined]
 
 
+async def test_a_request_with_a_key_is_told_to_come_again_too(tmp_path: Path) -> None:
+    """The key is asked for before any route is: what every POST of the command line does."""
+    async with api_kit.api(tmp_path / "home", None) as client:
+        client.world.health.wait("postgres", "PostgreSQL does not answer")
+        answers = [
+            await client.ask("POST", path, headers={"Idempotency-Key": "7b1f"})
+            for path in ("/api/v1/connectors/1/run", "/connectors/1/run")
+        ]
+
+    for each in answers:
+        assert (each.status, each.body["code"], each.body["retryable"]) == (503, "sink_unavailable", True)
+        assert int(each.headers["Retry-After"]) >= 1
+
+
 async def test_without_a_database_requests_are_told_to_come_again(tmp_path: Path) -> None:
     async with api_kit.api(tmp_path / "home", None) as client:
         client.world.health.wait("postgres", "PostgreSQL does not answer")

@@ -15,10 +15,10 @@ from collections.abc import Callable
 from urllib.parse import unquote_plus, urlsplit
 from uuid import uuid4
 
-from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from schemas.errors import TillError
 from tillstream.api import body, problem
 from tillstream.api.problem import Refusal
 
@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 REQUEST_ID = "X-Request-ID"
 CANONICAL = "/api/"  # the seeds' routes read form-encoded JSON too, and answer in their own way
 BODY_S = 30.0
+_BUG = 500
 _DRAINED_BYTES = 4 * body.MAX_BYTES  # so that who sends too much hears why before the connection ends
 _GIVEN_ID = re.compile(r"[A-Za-z0-9._\-]{1,100}", re.ASCII)
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -61,23 +62,23 @@ class Guard:
                 out["X-Content-Type-Options"] = "nosniff"
             await send(message)
 
-        told: JSONResponse | None = None
         try:
             _admit(scope, headers)
             taken = await self._body(scope, headers, receive)
             await self._app(scope, taken, answer)
-        except Refusal as exc:
-            told = problem.answer_of(exc, request_id=request_id, redact=self._redact)
         except _Gone:
             return
-        except Exception:
+        except Exception as exc:
+            if isinstance(exc, TillError) and problem.status_of(exc) != _BUG and not started:
+                # it was refused, or a server was not there, before any route could tell
+                told = problem.answer_of(exc, request_id=request_id, redact=self._redact)
+                await told(scope, receive, answer)
+                return
             facts = {"request": request_id, "method": scope["method"], "path": scope["path"]}
             logger.exception("a request failed unexpectedly", extra={"facts": facts})
             if started:
                 raise  # the connection ends: a half answer must not look whole
-            told = problem.internal(request_id=request_id)
-        if told is not None:
-            await told(scope, receive, answer)
+            await problem.internal(request_id=request_id)(scope, receive, answer)
 
     async def _body(self, scope: Scope, headers: Headers, receive: Receive) -> Receive:
         """The body, whole and judged, to be received again."""
